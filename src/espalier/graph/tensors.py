@@ -1,0 +1,39 @@
+"""The tensors of a model by name: parameters, buffers and plain tensor attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return ``{name: tensor}`` of every parameter, buffer and plain tensor attribute, tied ones by their first name."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in every_name(model):
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found
+
+
+def aliases(model: nn.Module) -> dict[str, str]:
+    """Return ``{other name: first name}`` of every tensor that has several names."""
+    first: dict[int, str] = {}
+    others: dict[str, str] = {}
+    for name, tensor in every_name(model):
+        canonical = first.setdefault(id(tensor), name)
+        if canonical != name:
+            others[name] = canonical
+    return others
+
+
+def every_name(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield ``(name, tensor)`` for all names, tied ones several times: parameters, then buffers, then attributes."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                yield (f"{prefix}.{name}" if prefix else name), value
