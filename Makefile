@@ -1,0 +1,66 @@
+# Two commands for a newcomer: `make demo` and `make test`. Every target makes .venv first when it is not there.
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+BIN    := .venv/bin
+# The stamp is keyed on what pyproject.toml says, not on when it was written: a fresh checkout of the same file is ready.
+STAMP  := .venv/.ready-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+
+# The quick run leaves out `slow`; CI=true runs it too.
+MARKERS := $(if $(filter true,$(CI)),not nightly,not nightly and not slow)
+ONE_THREAD := OMP_NUM_THREADS=1
+
+.PHONY: help setup demo test test-nightly lint format bench bench-coverage bench-engine bench-demo clean
+
+help:
+	@echo "make demo            train, prune, prove and report on real handwritten digits"
+	@echo "make test            all tests but the slow ones; CI=true make test runs those too"
+	@echo "make test-nightly    the long generated-network search"
+	@echo "make lint            formatter, linter, types, floors"
+	@echo "make format          let the formatter and the linter mend what they can"
+	@echo "make bench           bench-coverage, bench-engine and bench-demo, one after another"
+	@echo "make clean           remove .venv and caches"
+
+setup: $(STAMP)
+
+# PyTorch first and pinned: timm and torchvision would otherwise choose a build for us.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Espalier needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,bench]"
+	@rm -f .venv/.ready-*
+	@touch $@
+
+demo: setup
+	$(BIN)/espalier demo
+
+test: setup
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "$(MARKERS)"
+
+test-nightly: setup
+	$(ONE_THREAD) ESPALIER_HYPOTHESIS=nightly $(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: bench-coverage bench-engine bench-demo
+
+bench-coverage: setup
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.coverage
+
+bench-engine: setup
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.engine
+
+bench-demo: setup
+	$(BIN)/python -m benchmarks.demo
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,90 @@
+"""Espalier: any PyTorch network in, a provably right smaller network out.
+
+Names are imported from their rooms on first use, so that ``import espalier`` costs nothing and does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import criteria, graph, tasks, zoo
+    from .api import compress, default_example, model
+    from .core import Budget, Cost, EspalierError, Plan
+    from .graph import carry_optimizer, cut, cut_, gates, load, prove, save, taps, to_graph_module, trace
+    from .measure import compare
+    from .selection import plan
+    from .tasks import Task, load_task
+
+__version__ = "0.1.0"
+
+# Where each public name lives; an empty home means that the name is a room itself.
+_HOMES = {
+    "Budget": "core",
+    "Cost": "core",
+    "EspalierError": "core",
+    "Plan": "core",
+    "Task": "tasks",
+    "carry_optimizer": "graph",
+    "compare": "measure",
+    "compress": "api",
+    "criteria": "",
+    "cut": "graph",
+    "cut_": "graph",
+    "default_example": "api",
+    "gates": "graph",
+    "graph": "",
+    "load": "graph",
+    "load_task": "tasks",
+    "model": "api",
+    "plan": "selection",
+    "prove": "graph",
+    "save": "graph",
+    "taps": "graph",
+    "tasks": "",
+    "to_graph_module": "graph",
+    "trace": "graph",
+    "zoo": "",
+}
+
+__all__ = [
+    "Budget",
+    "Cost",
+    "EspalierError",
+    "Plan",
+    "Task",
+    "carry_optimizer",
+    "compare",
+    "compress",
+    "criteria",
+    "cut",
+    "cut_",
+    "default_example",
+    "gates",
+    "graph",
+    "load",
+    "load_task",
+    "model",
+    "plan",
+    "prove",
+    "save",
+    "taps",
+    "tasks",
+    "to_graph_module",
+    "trace",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its room and remember it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'espalier' has no attribute {name!r}")
+    home = _HOMES[name]
+    value = getattr(import_module(f"espalier.{home}"), name) if home else import_module(f"espalier.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})
