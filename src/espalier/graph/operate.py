@@ -186,11 +186,8 @@ def _replaced(owner: Any, path: tuple[str | int, ...], value: Any) -> Any:
     if new is child:
         return owner
     if isinstance(owner, tuple):
-        items = [new if i == step else item for i, item in enumerate(owner)]
-        return owner._make(items) if hasattr(owner, "_make") else type(owner)(items)
-    if isinstance(owner, list | dict):
-        owner[step] = new
-    else:
-        # straight into the dictionary: the name exists, and no `__setattr__` of a config may refuse or redirect it
-        vars(owner)[step] = new
+        return getattr(owner, "_make", type(owner))([new if i == step else item for i, item in enumerate(owner)])
+    # straight into an object's dictionary: the name exists, and no `__setattr__` of a config may refuse or redirect it
+    holder: Any = owner if isinstance(owner, list | dict) else vars(owner)
+    holder[step] = new
     return owner

@@ -1,0 +1,294 @@
+"""Models on disk: ``model.safetensors`` with the surgery in its metadata. No pickle.
+
+    safetensors header
+      __metadata__   espalier      format version
+                     architecture  name that `es.model` builds, or ""; shown, never built
+                     surgery       JSON: the ordered operations of `Surgery.to_data`
+                     aliases       JSON: {tied name: stored name}
+                     tensors       JSON: {name: [dtype, shape, SHA-256 of its bytes]}
+                     sha256        JSON: {each entry above: SHA-256 of its text}
+      tensors        parameters and persistent buffers, tied ones once
+
+`load` checks all of it, and that the surgery fits the model, before the model is touched. The hashes find damage
+(safetensors itself loads a flipped bit silently); they are no signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from espalier.core import CutError, FileError, Surgery
+from espalier.core.atomic import replacing
+
+from .operate import check_surgery, operate
+from .tensors import aliases, named_tensors
+
+VERSION = 1
+_ENTRIES = ("espalier", "architecture", "surgery", "aliases", "tensors")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a model file says about itself.
+
+    Attributes:
+        architecture: the name that ``es.model`` builds, or "" for the user's own class.
+        surgery: from the original architecture to this model.
+        aliases: ``{tied name: stored name}``.
+        tensors: ``{name: (dtype, shape, SHA-256 of its bytes)}``.
+    """
+
+    architecture: str
+    surgery: Surgery
+    aliases: Mapping[str, str]
+    tensors: Mapping[str, tuple[str, tuple[int, ...], str]]
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write ``model`` as safetensors, whole or not at all.
+
+    Raises:
+        FileError: the model has state that safetensors cannot hold, or the place cannot be written.
+    """
+    _refuse_graph_module(model)
+    target = Path(path)
+    tensors = {name: tensor.detach() for name, tensor in _stored(model).items()}
+    _check_storable(model, tensors)
+    surgery = getattr(model, "espalier_surgery", None) or Surgery()
+    _check_names(surgery, target)
+    plain = _own_storage(tensors)
+    entries = {
+        "espalier": str(VERSION),
+        "architecture": str(getattr(model, "espalier_source", "") or ""),
+        "surgery": json.dumps(surgery.to_data()),
+        "aliases": json.dumps(_stored_aliases(model)),
+        "tensors": json.dumps({n: [_dtype(t), list(t.shape), _tensor_sha256(t)] for n, t in plain.items()}),
+    }
+    entries["sha256"] = json.dumps({name: _sha256(text.encode()) for name, text in entries.items()})
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as temporary:
+            save_file(plain, temporary, metadata=entries)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot write {target}: {error}") from error
+
+
+def load(path: str | Path, model_or_factory: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    """Return the saved model, rebuilt on the original architecture without tracing it.
+
+    Args:
+        path: what ``save`` wrote.
+        model_or_factory: the original, uncut architecture: a module (copied, untouched), or a function that builds it.
+
+    Raises:
+        FileError: the file is missing, truncated, damaged or foreign, or belongs to another architecture.
+    """
+    source = Path(path)
+    header = read_header(source)
+    given = isinstance(model_or_factory, nn.Module)
+    model = model_or_factory if isinstance(model_or_factory, nn.Module) else _build(model_or_factory, header)
+    _check_fits(source, header, model)
+    tensors = _read_tensors(source, header)
+    try:
+        result = operate(model, header.surgery, inplace=not given)
+    except CutError as error:
+        raise FileError(f"{source}: {error}") from error
+    targets = _stored(result)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            targets[name].copy_(tensor)
+    return result
+
+
+def read_header(path: str | Path) -> Header:
+    """Return what the file says about itself, checked against its own hashes; no tensor is read.
+
+    Raises:
+        FileError: the file is missing, truncated, damaged or foreign.
+    """
+    source = Path(path)
+    entries = _read_metadata(source)
+    if "espalier" not in entries:
+        raise FileError(f"{source} is a safetensors file, but not one that Espalier wrote: it names no format version")
+    if entries["espalier"] != str(VERSION):
+        raise FileError(
+            f"{source} has format version {entries['espalier']!r:.20}; this Espalier reads version {VERSION}"
+        )
+    try:
+        hashes = _parse(entries["sha256"])
+        if any(hashes[name] != _sha256(entries[name].encode()) for name in _ENTRIES):
+            raise FileError(f"{source} is damaged: its metadata does not match its SHA-256")
+        surgery = Surgery.from_data(_parse(entries["surgery"]))
+        aliases = {str(k): str(v) for k, v in _parse(entries["aliases"]).items()}
+        tensors = {
+            str(n): (str(d), tuple(int(i) for i in shape), str(digest))
+            for n, (d, shape, digest) in _parse(entries["tensors"]).items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise FileError(f"{source} is damaged or foreign: its metadata cannot be read ({error!r:.120})") from error
+    _check_names(surgery, source)
+    return Header(entries["architecture"], surgery, aliases, tensors)
+
+
+def _read_metadata(source: Path) -> dict[str, str]:
+    try:
+        size = os.stat(source).st_size
+        with open(source, "rb") as file:
+            announced = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise FileError(f"cannot read {source}: {error.strerror or error}") from error
+    if size < 8 or announced > size - 8:
+        raise FileError(f"{source} is truncated or not a safetensors file: its header would be longer than the file")
+    try:
+        with safe_open(source, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{source} is truncated, damaged or not a safetensors file: {error}") from error
+
+
+def _read_tensors(source: Path, header: Header) -> dict[str, Tensor]:
+    """Return the tensors, each equal to its recorded type, shape and hash."""
+    tensors = {}
+    try:
+        with safe_open(source, framework="pt") as file:
+            if set(file.keys()) != set(header.tensors):
+                raise FileError(f"{source} is damaged: its tensors are not those that its metadata lists")
+            for name, (dtype, shape, digest) in header.tensors.items():
+                tensor = file.get_tensor(name)
+                if (_dtype(tensor), tuple(tensor.shape)) != (dtype, shape) or _tensor_sha256(tensor) != digest:
+                    raise FileError(f"{source} is damaged: tensor {name!r} does not match its SHA-256")
+                tensors[name] = tensor
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{source} is truncated or damaged: {error}") from error
+    return tensors
+
+
+def _build(factory: object, header: Header) -> nn.Module:
+    name = header.architecture or "the original architecture"
+    if not callable(factory):
+        raise FileError(
+            f"load needs a model or a function that builds one, not {factory!r:.80}: give es.model({name!r})"
+        )
+    model = factory()
+    if not isinstance(model, nn.Module):
+        raise FileError(f"the function given to load returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _check_fits(source: Path, header: Header, model: nn.Module) -> None:
+    """Check names, shapes, types and ties of ``model`` after the surgery against the file."""
+    origin = f" (saved from {header.architecture})" if header.architecture else ""
+
+    def refuse(what: str) -> NoReturn:
+        raise FileError(f"{source}{origin} does not fit this {type(model).__name__}: {what}")
+
+    done = getattr(model, "espalier_surgery", None)
+    if done is not None and (done.slices or done.attributes):
+        refuse("the model is already cut; give the original architecture")
+    try:
+        check_surgery(model, header.surgery)
+    except CutError as error:
+        refuse(str(error))
+    stored = _stored(model)
+    for kind, names in (("no tensor", set(header.tensors) - set(stored)), ("also", set(stored) - set(header.tensors))):
+        if names:
+            refuse(f"the model has {kind} {min(names)!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
+    if dict(header.aliases) != _stored_aliases(model):
+        refuse("the file and the model tie different tensors")
+    after = {(s.tensor, s.dim): len(s.keep) for s in header.surgery.slices.values()}
+    for name, (dtype, shape, _) in header.tensors.items():
+        expected = tuple(after.get((name, dim), size) for dim, size in enumerate(stored[name].shape))
+        if shape != expected:
+            refuse(f"tensor {name!r} has shape {shape} in the file, {expected} in the model after the surgery")
+        if dtype != _dtype(stored[name]):
+            refuse(
+                f"tensor {name!r} is {dtype} in the file, {_dtype(stored[name])} in the model; convert the model first"
+            )
+        if stored[name].is_meta:
+            refuse(f"tensor {name!r} is on the meta device; build the model on a real one")
+
+
+def _check_names(surgery: Surgery, source: Path) -> None:
+    """Refuse a surgery that sets a private attribute: no file may reach into a module's machinery."""
+    for change in surgery.attributes.values():
+        private = [step for step in change.path if isinstance(step, str) and step.startswith("_")]
+        if private:
+            raise FileError(f"{source}: the surgery sets the private attribute {private[0]!r}, which a file may not do")
+
+
+def _refuse_graph_module(model: nn.Module) -> None:
+    if isinstance(model, torch.fx.GraphModule):
+        raise FileError(
+            "a GraphModule has no architecture to rebuild it on: save it as .pt2, "
+            "torch.export.save(torch.export.export(model, (example,)), 'small.pt2')"
+        )
+
+
+def _check_storable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized:
+            raise FileError(f"tensor {name!r} is meta, sparse or quantized: safetensors cannot hold it")
+    for name, module in model.named_modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            where = name or type(model).__name__
+            raise FileError(f"{where} keeps extra state outside its tensors, which cannot be saved without pickle")
+
+
+def _stored(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers by first name."""
+    hidden = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for name in module._non_persistent_buffers_set
+    }
+    known = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
+    return {name: tensor for name, tensor in named_tensors(model).items() if name in known and name not in hidden}
+
+
+def _stored_aliases(model: nn.Module) -> dict[str, str]:
+    stored = _stored(model)
+    return {other: first for other, first in aliases(model).items() if first in stored}
+
+
+def _own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors contiguous on the CPU; views get storage of their own, because safetensors refuses to share."""
+    result: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        whole = tensor.cpu().contiguous()
+        storage = whole.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != whole.numel() * whole.element_size():
+            whole = whole.clone()
+        seen.add(whole.untyped_storage().data_ptr())
+        result[name] = whole
+    return result
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _tensor_sha256(tensor: Tensor) -> str:
+    return _sha256(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+
+
+def _sha256(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _parse(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not a number that a model file may hold")
+
+    return json.loads(text, parse_constant=refuse)
