@@ -63,7 +63,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     """
     _refuse_graph_module(model)
     target = Path(path)
-    tensors = {name: tensor.detach() for name, tensor in _stored(model).items()}
+    tensors = {name: tensor.detach() for name, tensor in stored_tensors(model).items()}
     _check_storable(model, tensors)
     surgery = getattr(model, "espalier_surgery", None) or Surgery()
     _check_names(surgery, target)
@@ -104,7 +104,7 @@ def load(path: str | Path, model_or_factory: nn.Module | Callable[[], nn.Module]
         result = operate(model, header.surgery, inplace=not given)
     except CutError as error:
         raise FileError(f"{source}: {error}") from error
-    targets = _stored(result)
+    targets = stored_tensors(result)
     with torch.no_grad():
         for name, tensor in tensors.items():
             targets[name].copy_(tensor)
@@ -200,23 +200,29 @@ def _check_fits(source: Path, header: Header, model: nn.Module) -> None:
         check_surgery(model, header.surgery)
     except CutError as error:
         refuse(str(error))
-    stored = _stored(model)
+    stored = stored_tensors(model)
     for kind, names in (("no tensor", set(header.tensors) - set(stored)), ("also", set(stored) - set(header.tensors))):
         if names:
             refuse(f"the model has {kind} {min(names)!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
     if dict(header.aliases) != _stored_aliases(model):
         refuse("the file and the model tie different tensors")
-    after = {(s.tensor, s.dim): len(s.keep) for s in header.surgery.slices.values()}
-    for name, (dtype, shape, _) in header.tensors.items():
-        expected = tuple(after.get((name, dim), size) for dim, size in enumerate(stored[name].shape))
-        if shape != expected:
-            refuse(f"tensor {name!r} has shape {shape} in the file, {expected} in the model after the surgery")
-        if dtype != _dtype(stored[name]):
-            refuse(
-                f"tensor {name!r} is {dtype} in the file, {_dtype(stored[name])} in the model; convert the model first"
-            )
-        if stored[name].is_meta:
-            refuse(f"tensor {name!r} is on the meta device; build the model on a real one")
+    kept = {(one.tensor, one.dim): len(one.keep) for one in header.surgery.slices.values()}
+    for name, tensor in stored.items():
+        shape = tuple(kept.get((name, dim), size) for dim, size in enumerate(tensor.shape))
+        _check_tensor(name, tensor, shape, header, refuse)
+
+
+def _check_tensor(
+    name: str, tensor: Tensor, expected: tuple[int, ...], header: Header, refuse: Callable[[str], NoReturn]
+) -> None:
+    """Check one tensor of the uncut model; ``expected`` is its shape after the surgery."""
+    dtype, shape, _ = header.tensors[name]
+    if shape != expected:
+        refuse(f"tensor {name!r} has shape {shape} in the file, {expected} in the model after the surgery")
+    if dtype != _dtype(tensor):
+        refuse(f"tensor {name!r} is {dtype} in the file, {_dtype(tensor)} in the model; convert the model first")
+    if tensor.is_meta:
+        refuse(f"tensor {name!r} is on the meta device; build the model on a real one")
 
 
 def _check_names(surgery: Surgery, source: Path) -> None:
@@ -245,8 +251,8 @@ def _check_storable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise FileError(f"{where} keeps extra state outside its tensors, which cannot be saved without pickle")
 
 
-def _stored(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and persistent buffers by first name."""
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a file holds: parameters and persistent buffers by first name."""
     hidden = {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules(remove_duplicate=False)
@@ -257,12 +263,12 @@ def _stored(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _stored_aliases(model: nn.Module) -> dict[str, str]:
-    stored = _stored(model)
+    stored = stored_tensors(model)
     return {other: first for other, first in aliases(model).items() if first in stored}
 
 
 def _own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors contiguous on the CPU; views get storage of their own, because safetensors refuses to share."""
+    """Return the tensors contiguous on the CPU; views get their own storage, as safetensors refuses to share."""
     result: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():

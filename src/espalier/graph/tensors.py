@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return ``{name: tensor}`` of every parameter, buffer and plain tensor attribute, tied ones by their first name."""
+    """Return ``{name: tensor}`` of parameters, buffers and plain tensor attributes, tied ones by first name."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in every_name(model):
