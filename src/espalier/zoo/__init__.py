@@ -1,0 +1,7 @@
+"""Where networks come from: the papers' own, and the collections that other packages keep."""
+
+from .registry import NETWORKS, Network
+from .sources import build, default_example
+from .weights import load_weights
+
+__all__ = ["NETWORKS", "Network", "build", "default_example", "load_weights"]

@@ -1,0 +1,88 @@
+"""Models by name: ``timm:``, ``torchvision:``, ``transformers:``, ``espalier:``, or ``path/to/file.py:function``.
+
+One source a file, each with ``names() -> full names``, ``build(name, pretrained, classes) -> Module`` and
+``example(model, name) -> example``.
+Adding a source costs a file, a line in ``SOURCES`` and a test.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+from torch import nn
+
+from ...core import EspalierError, ModelError, UnknownNameError
+from . import house, timm_models, torchvision_models, transformers_models, user_file
+
+SOURCES = {
+    "espalier": house,
+    "timm": timm_models,
+    "torchvision": torchvision_models,
+    "transformers": transformers_models,
+}
+
+_HOW = "A model is named SOURCE:NAME, or path/to/file.py:function."
+
+
+def build(name: str, *, pretrained: bool = False, classes: int | None = None) -> nn.Module:
+    """Build a model by name. Nothing is downloaded unless ``pretrained`` is true.
+
+    Args:
+        name: ``SOURCE:NAME`` or ``path/to/file.py:function``.
+        pretrained: fetch the published weights of a timm or torchvision model.
+        classes: outputs of the classifier; the source's own number when None.
+
+    Raises:
+        UnknownNameError: no such source, or no such model in it.
+        ModelError: the package that keeps it is not installed, or the model cannot be built.
+    """
+    if classes is not None and classes < 1:
+        raise ModelError(f"classes={classes}: a classifier has at least one class")
+    source, rest = _split(name)
+    try:
+        model = source.build(rest, pretrained, classes)
+    except EspalierError:
+        raise
+    except Exception as error:  # whatever a collection or the user's own code raises
+        raise ModelError(f"{name} could not be built: {type(error).__name__}: {error}") from error
+    if source is not user_file:
+        model.espalier_source = name  # pyright: ignore[reportAttributeAccessIssue]  what `save` writes down
+    return model
+
+
+def default_example(model: nn.Module, name: str) -> Any:
+    """Return an input that the named model runs on: random numbers from a fixed seed, batch 2.
+
+    Args:
+        model: what ``build(name)`` returned, or a cut of it.
+        name: the name that it was built by.
+
+    Returns:
+        A tensor, a tuple of positional inputs, or a dict of keywords.
+
+    Raises:
+        ModelError: the source does not say what the model reads.
+        UnknownNameError: no such source.
+    """
+    source, rest = _split(name)
+    return source.example(model, rest)
+
+
+def _split(name: str) -> tuple[Any, str]:
+    """Return the source's module and the model's name in it."""
+    if user_file.is_user_file(name):
+        return user_file, name
+    source, colon, rest = name.partition(":")
+    if colon and rest and source in SOURCES:
+        return SOURCES[source], rest
+    if colon:
+        raise UnknownNameError("model source", source, SOURCES, _HOW)
+    raise UnknownNameError("model", name, _candidates(name), _HOW + f" Sources: {', '.join(SOURCES)}.")
+
+
+def _candidates(name: str) -> list[str]:
+    """Return the names that only lack their source, or else every name that an installed source keeps."""
+    found: list[str] = []
+    for source in SOURCES.values():
+        with suppress(ModelError):
+            found += source.names()
+    return [full for full in found if full.partition(":")[2] == name] or found
