@@ -28,8 +28,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from espalier.core import CutError, FileError, Surgery
-from espalier.core.atomic import replacing
+from ..core import CutError, FileError, Surgery
+from ..core.atomic import replacing
 
 from .operate import check_surgery, operate
 from .tensors import aliases, named_tensors

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espalier.core import CutError, SetAttribute, Slice, Surgery
+from ..core import CutError, SetAttribute, Slice, Surgery
 
 from .tensors import named_tensors
 

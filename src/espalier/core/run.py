@@ -1,0 +1,157 @@
+"""A run: what was asked, what happened, and what came out, as plain data."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from .errors import FileError
+from .structure import Frozen
+
+VERSION = 1
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What one network costs and how good it is; None where it was not measured.
+
+    Attributes:
+        macs: multiply-accumulates at batch 1 (not FLOPs).
+        params: elements of all parameters, tied ones once.
+        activations: peak of live activation elements at batch 1.
+        size_bytes: bytes of parameters and persistent buffers.
+        latency_ms: median time of one forward pass of the example.
+        latency_spread_ms: distance between the quartiles of that time.
+        accuracy: share of the test split that is right, in [0, 1].
+    """
+
+    macs: int | None = None
+    params: int | None = None
+    activations: int | None = None
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+    latency_spread_ms: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One epoch of training.
+
+    Attributes:
+        stage: what the epoch was for, in words.
+        epoch: counted over the whole run, from 1.
+        loss: mean over the training batches.
+        accuracy: on the validation split, in [0, 1]; None where there is none.
+        lr: learning rate at the end of the epoch.
+        seconds: training and evaluation together.
+    """
+
+    stage: str
+    epoch: int
+    loss: float
+    accuracy: float | None
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Width:
+    """Units of one group before and after, and how many tensors it appears in."""
+
+    group: str
+    before: int
+    after: int
+    slots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that a report needs.
+
+    Attributes:
+        name: of the run, also of its folder.
+        model, data: the names that the user gave.
+        settings: of the recipe, JSON-ready.
+        environment: versions, machine, threads, seed.
+        status: running, finished, interrupted or failed.
+        started, finished: ISO 8601 with the time zone; "" while running.
+        before, after: measures of the dense network and of the result.
+        latency_ratio: after / before, median of the rounds with the ends of its 95 % interval: (low, median, high).
+        history: epochs in order.
+        widths: of every group.
+        frozen: what must not change, and why.
+        proof: what was proved about the surgery, in words.
+        notes: what the user should know.
+        files: ``{name in the folder: bytes}``.
+    """
+
+    name: str
+    model: str
+    data: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    status: Status = "running"
+    started: str = ""
+    finished: str = ""
+    before: Measures = Measures()
+    after: Measures = Measures()
+    latency_ratio: tuple[float, float, float] | None = None
+    history: tuple[Epoch, ...] = ()
+    widths: tuple[Width, ...] = ()
+    frozen: tuple[Frozen, ...] = ()
+    proof: str = ""
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the run as JSON; ``from_json(to_json())`` is the same run."""
+        return json.dumps({"espalier_run": VERSION, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        """Read a run.
+
+        Raises:
+            FileError: the text is not a run, or a newer version wrote it.
+        """
+        try:
+            data = json.loads(text)
+            version = data.pop("espalier_run")
+            if version != VERSION:
+                raise FileError(f"this run has version {version!r}; this Espalier reads version {VERSION}")
+            return _read(cls, data)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise FileError(f"this text is not a run: {error!r:.200}") from error
+
+
+def _read(kind: Any, data: Any) -> Any:
+    """Return ``data`` as the type ``kind``: dataclasses, tuples, mappings, unions with None, and plain values."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if data is None else _read(arguments[0], data)
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        unknown = set(data) - {f.name for f in fields(kind)}
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is no field of {kind.__name__}")  # type: ignore[union-attr]
+        return kind(**{name: _read(hints[name], value) for name, value in data.items()})  # type: ignore[operator]
+    if origin is tuple:
+        items = arguments[:1] * len(data) if arguments[-1] is Ellipsis else arguments
+        return tuple(_read(item, value) for item, value in zip(items, data, strict=True))
+    if origin is Literal:
+        if data not in arguments:
+            raise ValueError(f"{data!r} is none of {arguments}")
+        return data
+    if kind is Any:
+        return data
+    expected = (int, float) if kind is float else dict if origin is not None else kind
+    if not isinstance(data, expected) or (isinstance(data, bool) and kind is not bool):
+        raise TypeError(f"{data!r:.40} is not {kind}")
+    return data

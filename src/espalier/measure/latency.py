@@ -1,0 +1,125 @@
+"""Latency of two models, measured so that the machine's moods hit both alike.
+
+warm-up, then rounds of (before, after), (after, before), ...; median and quartiles of each,
+and the median of the ratios within a round, with the 95 % interval of that median (order statistics).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+_WARM_UP = 3
+_TARGET_SECONDS = 0.01  # a timing shorter than this measures the clock and the scheduler
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one forward pass: median and distance between the quartiles."""
+
+    median_ms: float
+    spread_ms: float
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two models timed in turns.
+
+    Attributes:
+        before, after: timings.
+        ratio: after / before as (low, median, high), the 95 % interval of the median over rounds.
+        rounds: how many.
+        threads: of PyTorch on the CPU.
+    """
+
+    before: Timing
+    after: Timing
+    ratio: tuple[float, float, float]
+    rounds: int
+    threads: int
+
+
+def race(before: nn.Module, after: nn.Module, example: Any, *, rounds: int = 15) -> Race:
+    """Time eager forward passes of two models on ``example``, in eval mode and without gradients.
+
+    Args:
+        before, after: the models; their training mode is restored.
+        example: a tensor, a tuple of arguments, or a mapping of keywords.
+        rounds: timings of each model.
+    """
+    with _evaluating(before), _evaluating(after), torch.inference_mode():
+        calls = [_caller(model, example) for model in (before, after)]
+        repeats = [_repeats(call) for call in calls]
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for turn in range(rounds):
+            for who in (0, 1) if turn % 2 == 0 else (1, 0):
+                seconds[who].append(_timed(calls[who], repeats[who]))
+    ratios = [a / b for b, a in zip(*seconds, strict=True)]
+    return Race(_timing(seconds[0]), _timing(seconds[1]), median_interval(ratios), rounds, torch.get_num_threads())
+
+
+def median_interval(values: list[float]) -> tuple[float, float, float]:
+    """Return (low, median, high): the median and its distribution-free 95 % interval.
+
+    low, high = the order statistics of ranks n/2 -+ 1.96 sqrt(n)/2
+    """
+    ordered = sorted(values)
+    half = 1.96 * math.sqrt(len(ordered)) / 2
+    low = max(0, math.floor(len(ordered) / 2 - half))
+    high = min(len(ordered) - 1, math.ceil(len(ordered) / 2 + half) - 1)
+    return ordered[low], statistics.median(ordered), ordered[high]
+
+
+def _timing(seconds: list[float]) -> Timing:
+    quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
+    return Timing(1e3 * statistics.median(seconds), 1e3 * (quartiles[2] - quartiles[0]))
+
+
+def _caller(model: nn.Module, example: Any) -> Callable[[], object]:
+    if isinstance(example, Mapping):
+        return lambda: model(**example)
+    if isinstance(example, tuple):
+        return lambda: model(*example)
+    return lambda: model(example)
+
+
+def _repeats(call: Callable[[], object]) -> int:
+    """Warm up, and return how many passes one timing needs."""
+    for _ in range(_WARM_UP):
+        call()
+    return max(1, math.ceil(_TARGET_SECONDS / max(_timed(call, 1), 1e-7)))
+
+
+def _timed(call: Callable[[], object], repeats: int) -> float:
+    """Return the seconds of one pass."""
+    _wait()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    _wait()
+    return (time.perf_counter() - start) / repeats
+
+
+def _wait() -> None:
+    """Wait for an accelerator that works behind Python's back."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

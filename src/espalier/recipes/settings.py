@@ -1,0 +1,74 @@
+"""What a user may ask of a compression; plain data, so that the command line costs no import of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One stretch of training: learning rate warmed up over the first tenth, then a cosine down to zero."""
+
+    epochs: int = 10
+    """passes over the training split"""
+    lr: float = 0.05
+    """highest learning rate"""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """stochastic gradient descent with momentum 0.9 (Nesterov), or AdamW"""
+    weight_decay: float = 5e-4
+    """decay of weights with two or more dimensions"""
+    label_smoothing: float = 0.0
+    """share of the target spread over all classes, for tasks whose loss is cross-entropy"""
+    seed: int = 0
+    """of shuffling and dropout"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to compress a model: what the result may cost, how units are chosen, how accuracy is recovered."""
+
+    macs: float | int | None = None
+    """multiply-accumulates the result may cost: a ratio such as 0.5, or an absolute whole number"""
+    params: float | int | None = None
+    """parameters the result may have, ratio or absolute"""
+    activations: float | int | None = None
+    """peak live activations at batch 1, ratio or absolute"""
+    round_to: int = 1
+    """keep a multiple of this many units in each group"""
+    criterion: str = "taylor"
+    """how units are scored: taylor (needs one backward pass a batch), magnitude, lamp, fpgm, random, ..."""
+    strategy: Literal["uniform", "global", "isomorphic"] = "isomorphic"
+    """every group alike, all groups compared, or groups compared with those of the same shape"""
+    keep: tuple[str, ...] = ()
+    """names of layers that stay whole; * and ? match; may be given several times"""
+    rounds: int = 1
+    """cuts on the way to the budget, with fine-tuning after each"""
+    score_batches: int = 8
+    """training batches that the taylor criterion reads"""
+    train_epochs: int = 0
+    """epochs of training before the first cut, for a network that is not trained yet"""
+    round_epochs: int = 1
+    """epochs of fine-tuning after each cut but the last"""
+    epochs: int = 10
+    """epochs of fine-tuning after the last cut"""
+    batch_size: int = 64
+    """images a training step"""
+    lr: float = 0.02
+    """highest learning rate of fine-tuning"""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """what trains"""
+    label_smoothing: float = 0.0
+    """share of the target spread over all classes"""
+    seed: int = 0
+    """of everything random"""
+
+    def training(self, epochs: int, lr: float | None = None) -> Training:
+        """Return the training settings of one stretch."""
+        return Training(
+            epochs=epochs,
+            lr=self.lr if lr is None else lr,
+            optimizer=self.optimizer,
+            label_smoothing=self.label_smoothing,
+            seed=self.seed,
+        )
