@@ -9,15 +9,19 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core import EspalierError
 from ..core.run import Epoch
+from ..tasks.metrics import accuracy, logits
 from .progress import bar
 from .settings import Training
+
+if TYPE_CHECKING:
+    from ..tasks import Task
 
 _WARM_SHARE = 0.1
 
@@ -26,30 +30,9 @@ class TrainingError(EspalierError):
     """Training cannot go on: the loss is not a finite number, or a split holds no data."""
 
 
-class Batches(Protocol):
-    """A split: inputs and targets, batch by batch."""
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-    def __len__(self) -> int: ...
-
-
-class Splits(Protocol):
-    """What training needs of a task."""
-
-    @property
-    def train(self) -> Batches: ...
-
-    @property
-    def validation(self) -> Batches: ...
-
-    @property
-    def loss(self) -> Callable[[Any, Tensor], Tensor]: ...
-
-
 def finetune(
     model: nn.Module,
-    task: Splits,
+    task: Task,
     settings: Training,
     *,
     optimizer: torch.optim.Optimizer | None = None,
@@ -83,38 +66,11 @@ def finetune(
                 lr = schedule((epoch * steps + step + 1) / (settings.epochs * steps)) * settings.lr
                 total += _step(model, inputs, targets, loss_of, optimizer, lr)
                 advance(f"epoch {epoch + 1}/{settings.epochs}  loss {total / (step + 1):.4f}")
-            accuracy = evaluate(model, task.validation)
+            score = accuracy(model, task.validation)
             seconds = time.perf_counter() - start
-            on_epoch(Epoch(stage=stage, epoch=epoch + 1, loss=total / steps, accuracy=accuracy, lr=lr, seconds=seconds))
+            on_epoch(Epoch(stage=stage, epoch=epoch + 1, loss=total / steps, accuracy=score, lr=lr, seconds=seconds))
     model.eval()
     return optimizer
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches) -> float | None:
-    """Return the share of right answers in [0, 1], or None for an empty split; the training mode is restored."""
-    was_training = model.training
-    model.eval()
-    right = seen = 0
-    for inputs, targets in batches:
-        device = _device(model)
-        answers = logits(model(inputs.to(device))).argmax(1)
-        right += int((answers == targets.to(device)).sum())
-        seen += targets.numel()
-    model.train(was_training)
-    return right / seen if seen else None
-
-
-def logits(outputs: Any) -> Tensor:
-    """Return the class scores among a model's outputs: a tensor, its ``logits``, or the first of a tuple."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    found = getattr(outputs, "logits", None)
-    if found is None and isinstance(outputs, tuple | list) and outputs:
-        found = outputs[0]
-    if not isinstance(found, Tensor):
-        raise TrainingError(f"the model returns {type(outputs).__name__}, in which no class scores are found")
-    return found
 
 
 def schedule(progress: float) -> float:
@@ -160,10 +116,10 @@ def _step(
     return value
 
 
-def _smoothed(task: Splits, settings: Training) -> Callable[[Any, Tensor], Tensor]:
+def _smoothed(task: Task, settings: Training) -> Callable[[Any, Tensor], Tensor]:
     """Return the loss: the task's own, or cross-entropy with smoothed targets where smoothing is asked for."""
     if not settings.label_smoothing:
-        return lambda outputs, targets: task.loss(logits(outputs), targets)
+        return task.loss
     smoothed = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
     return lambda outputs, targets: smoothed(logits(outputs), targets)
 

@@ -37,7 +37,8 @@ class Settings:
     round_to: int = 1
     """keep a multiple of this many units in each group"""
     criterion: str = "taylor"
-    """how units are scored: taylor (needs one backward pass a batch), magnitude, lamp, fpgm, random, ..."""
+    """how units are scored: taylor (needs one backward pass a batch), magnitude, bn_scale,
+    geometric_median, lamp or random"""
     strategy: Literal["uniform", "global", "isomorphic"] = "isomorphic"
     """every group alike, all groups compared, or groups compared with those of the same shape"""
     keep: tuple[str, ...] = ()
@@ -48,6 +49,8 @@ class Settings:
     """training batches that the taylor criterion reads"""
     train_epochs: int = 0
     """epochs of training before the first cut, for a network that is not trained yet"""
+    train_lr: float = 0.1
+    """highest learning rate of that training"""
     round_epochs: int = 1
     """epochs of fine-tuning after each cut but the last"""
     epochs: int = 10

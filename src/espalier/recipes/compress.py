@@ -1,0 +1,248 @@
+"""From a model and a task to a smaller model: trace, score, plan, cut, fine-tune, save, reload, measure.
+
+    model ──train (if asked)──▶ dense ──┬─▶ trace ─▶ score ─▶ plan ─▶ cut, proved ─▶ fine-tune ─┬─▶ save, load, measure
+                                        └──────────────────── once a round ◀────────────────────┘
+
+Each round goes an equal factor of the way to the budget. The optimizer's moments are sliced with the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .. import criteria
+from ..core import Budget, Cost, CutError, Plan
+from ..core.run import Epoch, Run, Width
+from ..graph import carry_optimizer, cut, trace
+from ..graph.files import load, save
+from ..measure import Comparison, compare
+from ..selection import plan as choose
+from ..tasks.metrics import accuracy, logits
+from .finetune import finetune, new_optimizer
+from .folder import Journal, environment
+from .settings import Settings, Training
+
+if TYPE_CHECKING:
+    from ..graph import Graph
+    from ..tasks import Task
+
+_LATENCY_MACS = 10**9  # latency is timed on a batch that costs about this much, so that it takes moments everywhere
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a compression gives back.
+
+    Attributes:
+        model: the smaller network, an ordinary module of the same class.
+        run: what was asked and what happened.
+        comparison: before and after.
+    """
+
+    model: nn.Module
+    run: Run
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Names:
+    """What to call the model, the data and the run, for people to read."""
+
+    model: str = ""
+    data: str = ""
+    run: str = "run"
+
+
+def compress(
+    model: nn.Module,
+    task: Task,
+    settings: Settings,
+    *,
+    folder: str | Path | None = None,
+    names: Names = Names(),
+    fresh: Callable[[], nn.Module] | None = None,
+) -> Result:
+    """Return a smaller network that does ``task``, with a record of how it came about. ``model`` is untouched.
+
+    Args:
+        model: any network that the engine can trace and whose outputs are class scores.
+        task: train, validation and test splits, and the loss.
+        settings: budget, criterion, epochs and so on.
+        folder: of the run; it must not exist. Nothing is written when None.
+        names: for the report.
+        fresh: builds the uncut architecture anew, to reload the result in; a copy of ``model`` serves when None.
+
+    Raises:
+        ModelError: the model does not run on the task's inputs, or nothing in it can be pruned.
+        BudgetError: no budget, or one that no plan can reach.
+        TrainingError: the loss is no longer finite.
+    """
+    budget = Budget(macs=settings.macs, params=settings.params, activations=settings.activations)
+    example = task.example()
+    graph = trace(model, example)
+    _plan(graph, criteria.random(model, graph), budget, settings)  # an unreachable budget is refused before any work
+    limits = dict(budget.limits(graph.cost()))
+    run = Run(
+        name=Path(folder).name if folder is not None else names.run,
+        model=names.model or type(model).__name__,
+        data=names.data,
+        settings=dataclasses.asdict(settings),
+        environment=environment(settings.seed),
+        frozen=graph.frozen,
+        widths=tuple(
+            Width(group=g.name, before=g.size, after=g.size, slots=len(g.slots)) for g in graph.groups.values()
+        ),
+    )
+    with Journal(run, None if folder is None else Path(folder)) as journal:
+        dense, optimizer = _train_dense(model, task, settings, journal)
+        small = _shrink(dense, task, settings, limits, optimizer, journal)
+        small = _save_and_reload(small, fresh or (lambda: copy.deepcopy(model)), example, journal)
+        comparison = _measure(dense, small, task, (graph.cost(), trace(small, example).cost()), journal)
+    return Result(small, journal.run, comparison)
+
+
+def _train_dense(
+    model: nn.Module, task: Task, settings: Settings, journal: Journal
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a trained copy of the model where training is asked for, and an optimizer for it."""
+    dense = copy.deepcopy(model)
+    training = settings.training(settings.train_epochs, settings.train_lr)
+    optimizer = new_optimizer(dense, training)
+    if settings.train_epochs:
+        _train(dense, task, training, optimizer, "training", journal)
+        if journal.folder is not None:
+            save(dense, journal.folder / "dense.safetensors")
+    return dense, optimizer
+
+
+def _train(
+    model: nn.Module,
+    task: Task,
+    training: Training,
+    optimizer: torch.optim.Optimizer,
+    stage: str,
+    journal: Journal,
+) -> None:
+    """Train ``model`` in place; the run's history and its checkpoint follow epoch by epoch."""
+
+    def record(epoch: Epoch) -> None:
+        counted = dataclasses.replace(epoch, epoch=len(journal.run.history) + 1)
+        if journal.folder is not None:
+            save(model, journal.folder / "checkpoint.safetensors")
+        journal.update(history=(*journal.run.history, counted))
+
+    finetune(model, task, training, optimizer=optimizer, stage=stage, on_epoch=record)
+
+
+def _shrink(
+    dense: nn.Module,
+    task: Task,
+    settings: Settings,
+    limits: dict[str, int],
+    optimizer: torch.optim.Optimizer,
+    journal: Journal,
+) -> nn.Module:
+    """Return ``dense`` cut to the limits in ``settings.rounds`` rounds, fine-tuned after each."""
+    small, example = dense, task.example()
+    for left in range(settings.rounds, 0, -1):
+        graph = trace(small, example)
+        plan = _plan(graph, _scores(small, graph, task, settings), _step_budget(graph.cost(), limits, left), settings)
+        smaller = cut(small, graph, plan, prove=True)
+        optimizer = carry_optimizer(optimizer, small, smaller)
+        small = smaller
+        done = settings.rounds - left + 1
+        journal.write("plan.json" if settings.rounds == 1 else f"plan-{done}.json", plan.to_json())
+        journal.update(
+            widths=_narrowed(journal.run.widths, plan),
+            notes=(*journal.run.notes, *(note for note in plan.notes if note not in journal.run.notes)),
+            proof=f"{done} of {settings.rounds} cuts proved: the cut network equals the masked dense one",
+        )
+        training = settings.training(settings.epochs if left == 1 else settings.round_epochs)
+        if training.epochs:
+            stage = "fine-tuning" if left == 1 else f"fine-tuning after cut {done}"
+            _train(small, task, training, optimizer, stage, journal)
+    return small
+
+
+def _step_budget(cost: Cost, limits: dict[str, int], left: int) -> Budget:
+    """Return the budget of one round: an equal factor in each of the rounds that are left.
+
+    limit_round = cost * (limit / cost) ** (1 / left)
+    """
+    steps = {
+        name: limit if left == 1 else int(getattr(cost, name) * min(1.0, limit / getattr(cost, name)) ** (1 / left))
+        for name, limit in limits.items()
+    }
+    return Budget(**steps)
+
+
+def _scores(model: nn.Module, graph: Graph, task: Task, settings: Settings) -> criteria.Scores:
+    criterion = criteria.named(settings.criterion)
+    if settings.criterion in criteria.DATA_DRIVEN:
+        batches = itertools.islice(task.train, settings.score_batches)
+        return criterion(model, graph, batches=batches, loss=task.loss)
+    if settings.criterion == "random":
+        return criterion(model, graph, seed=settings.seed)
+    return criterion(model, graph)
+
+
+def _plan(graph: Graph, scores: criteria.Scores, budget: Budget, settings: Settings) -> Plan:
+    return choose(graph, scores, budget, strategy=settings.strategy, round_to=settings.round_to, keep=settings.keep)
+
+
+def _narrowed(widths: tuple[Width, ...], plan: Plan) -> tuple[Width, ...]:
+    """Return the widths after ``plan``; groups keep their names from cut to cut."""
+    return tuple(
+        dataclasses.replace(width, after=len(plan.keep[width.group])) if width.group in plan.keep else width
+        for width in widths
+    )
+
+
+def _save_and_reload(small: nn.Module, fresh: Callable[[], nn.Module], example: Tensor, journal: Journal) -> nn.Module:
+    """Write the model, read it back on a fresh architecture, and return that copy if it answers the same.
+
+    Raises:
+        CutError: it does not.
+    """
+    if journal.folder is None:
+        return small
+    path = journal.folder / "model.safetensors"
+    save(small, path)
+    back = load(path, fresh).eval()
+    small.eval()
+    with torch.no_grad():
+        same = torch.equal(logits(small(example)), logits(back(example)))
+    if not same:
+        raise CutError("the saved model answers differently after it is loaded: it keeps state outside its tensors")
+    journal.remove("checkpoint.safetensors")
+    journal.update()
+    return back
+
+
+def _measure(dense: nn.Module, small: nn.Module, task: Task, costs: tuple[Cost, Cost], journal: Journal) -> Comparison:
+    """Compare both networks, with the test split's accuracy: the only time that split is read."""
+    inputs, _ = next(iter(task.test))
+    batch = inputs[: max(1, min(len(inputs), _LATENCY_MACS // max(costs[0].macs, 1)))]
+    comparison = compare(dense, small, batch, costs=costs)
+    comparison = dataclasses.replace(
+        comparison,
+        before=dataclasses.replace(comparison.before, accuracy=accuracy(dense, task.test)),
+        after=dataclasses.replace(comparison.after, accuracy=accuracy(small, task.test)),
+        conditions=f"{comparison.conditions}, batch {len(batch)}",
+    )
+    journal.update(
+        before=comparison.before,
+        after=comparison.after,
+        latency_ratio=comparison.latency_ratio,
+        environment={**journal.run.environment, "latency": comparison.conditions.removeprefix("latency: ")},
+    )
+    return comparison
