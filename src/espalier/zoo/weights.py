@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..core import FileError
+from espalier.core import FileError
 
 _WRAPPERS = ("state_dict", "model")  # where training scripts put the tensors inside a checkpoint
 _PREFIX = "module."  # left by DataParallel

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from ...core import EspalierError, ModelError, UnknownNameError
+from espalier.core import EspalierError, ModelError, UnknownNameError
+
 from . import house, timm_models, torchvision_models, transformers_models, user_file
 
 SOURCES = {

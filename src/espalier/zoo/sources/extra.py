@@ -4,7 +4,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from ...core import ModelError
+from espalier.core import ModelError
+
 from .torchvision_operators import declare
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ...core import ModelError, UnknownNameError
+from espalier.core import ModelError, UnknownNameError
+
 from .extra import collection
 
 

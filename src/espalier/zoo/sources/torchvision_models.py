@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...core import ModelError, UnknownNameError
+from espalier.core import ModelError, UnknownNameError
+
 from .extra import collection
 
-# The input that a model was made for where it is not an image of 224 x 224: a name's start, then the shape of one input.
+# What a model was made for where it is not an image of 224 x 224: a name's start, then the shape of one input.
 _INPUTS = {
     "inception_v3": (3, 299, 299),
     "quantized_inception_v3": (3, 299, 299),

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...core import ModelError, UnknownNameError
+from espalier.core import ModelError, UnknownNameError
+
 from .extra import collection
 
 _TINY = "tiny-"

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ...core import ModelError, UnknownNameError
+from espalier.core import ModelError, UnknownNameError
 
 _NAME = re.compile(r"(?P<path>.+\.py):(?P<function>\w+)")
 _EXAMPLE = "example"
