@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from .core import Budget, Cost, EspalierError, Plan
     from .graph import carry_optimizer, cut, cut_, gates, load, prove, save, taps, to_graph_module, trace
     from .measure import compare
+    from .recipes.settings import Settings
     from .selection import plan
     from .tasks import Task, load_task
 
 __version__ = "0.1.0"
 
-# Where each public name lives; an empty home means that the name is a room itself.
+# Where each public name lives; the empty home is for rooms that are public themselves.
 _HOMES = {
     "Budget": "core",
     "Cost": "core",
     "EspalierError": "core",
     "Plan": "core",
+    "Settings": "recipes.settings",
     "Task": "tasks",
     "carry_optimizer": "graph",
     "compare": "measure",
@@ -51,6 +53,7 @@ __all__ = [
     "Cost",
     "EspalierError",
     "Plan",
+    "Settings",
     "Task",
     "carry_optimizer",
     "compare",
