@@ -37,7 +37,7 @@ def outputs(model: nn.Module, example: Any) -> list[Tensor]:
 
 
 def build(pattern: Pattern, seed: int = 0) -> tuple[nn.Module, Any]:
-    """Return the pattern's network (eval mode, float64, no constant weights) and its example; same seed, same weights."""
+    """Return the pattern's network (eval mode, float64, no constant weights) and its example, the same for a seed."""
     torch.manual_seed(seed)
     model, example = pattern.make().double().eval(), pattern.example()
     liven_(model)
@@ -45,7 +45,7 @@ def build(pattern: Pattern, seed: int = 0) -> tuple[nn.Module, Any]:
 
 
 def liven_(model: nn.Module) -> None:
-    """Replace constant parameters and running statistics by random values: a zero layer scale would hide every error."""
+    """Replace constant parameters and running statistics by random values: a zero layer scale would hide errors."""
     norms = [(m, name) for m in model.modules() for name in ("running_mean", "running_var", "mean", "var")]
     statistics = [getattr(m, name) for m, name in norms if isinstance(getattr(m, name, None), Tensor)]
     with torch.no_grad():

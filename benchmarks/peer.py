@@ -1,0 +1,54 @@
+"""Torch-Pruning 1.6.1, out of the box: one ratio for all layers, with the network's outputs left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+
+def output_layers(model: nn.Module, example: Any) -> list[nn.Module]:
+    """Return the layers whose result is, or is viewed as, an output of the network: a user would name them."""
+    made: dict[int, nn.Module] = {}
+
+    def remember(module: nn.Module, _inputs: Any, result: Any) -> None:
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                made[leaf.untyped_storage()._cdata] = module
+
+    layers = [m for m in model.modules() if not list(m.children())]
+    hooks = [layer.register_forward_hook(remember) for layer in layers]
+    try:
+        with torch.no_grad():
+            results = [leaf for leaf in tree_leaves(run(model, example)) if isinstance(leaf, Tensor)]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = [made[result.untyped_storage()._cdata] for result in results if result.untyped_storage()._cdata in made]
+    return [*dict.fromkeys(found)]
+
+
+def run(model: nn.Module, example: Any) -> Any:
+    """Run a model on a tensor, a tuple of positionals or a dict of keywords."""
+    if isinstance(example, dict):
+        return model(**example)
+    return model(*example) if isinstance(example, tuple) else model(example)
+
+
+def prune_(model: nn.Module, example: Any, ratio: float = 0.5) -> nn.Module:
+    """Prune ``ratio`` of every layer's channels by magnitude, in place, as its README does."""
+    import torch_pruning
+
+    with torch.enable_grad():
+        pruner = torch_pruning.pruner.BasePruner(
+            model,
+            example,
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=ratio,
+            global_pruning=False,
+            ignored_layers=output_layers(model, example),
+        )
+        pruner.step()
+    return model
