@@ -1,0 +1,29 @@
+"""The nouns of the house: plain data, standard library only."""
+
+from .budget import Budget, Cost
+from .errors import BudgetError, CutError, EspalierError, FileError, ModelError, PlanError, ProofError, UnknownNameError
+from .plan import Plan
+from .structure import Frozen, Group, Role, Slot, Tie
+from .surgery import Slice, SetAttribute, Surgery
+
+__all__ = [
+    "Budget",
+    "BudgetError",
+    "Cost",
+    "CutError",
+    "EspalierError",
+    "FileError",
+    "Frozen",
+    "Group",
+    "ModelError",
+    "Plan",
+    "PlanError",
+    "ProofError",
+    "Role",
+    "SetAttribute",
+    "Slice",
+    "Slot",
+    "Surgery",
+    "Tie",
+    "UnknownNameError",
+]

@@ -1,0 +1,45 @@
+"""Every error a user can meet. Each message says what, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EspalierError(Exception):
+    """The root of all expected errors: the command line prints its message and exits with 2."""
+
+
+class ModelError(EspalierError):
+    """The model cannot be used: it does not run on its example, or nothing in it can be pruned."""
+
+
+class PlanError(EspalierError):
+    """A plan does not fit this network: unknown group, unit out of range, broken tie, another network's plan."""
+
+
+class BudgetError(EspalierError):
+    """A budget is malformed, or no plan can reach it."""
+
+
+class CutError(EspalierError):
+    """The surgery could not be carried out."""
+
+
+class ProofError(CutError):
+    """The surgery was carried out but did not prove itself; nothing is returned."""
+
+
+class FileError(EspalierError):
+    """A file is missing, truncated, damaged or foreign."""
+
+
+class UnknownNameError(EspalierError):
+    """A name that nobody knows, with the nearest valid one."""
+
+    def __init__(self, kind: str, name: str, valid: Iterable[str], hint: str = "") -> None:
+        choices = sorted(valid)
+        near = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+        known = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+        guess = f" Did you mean {near[0]!r}?" if near else f" Known: {known}." if known else ""
+        super().__init__(f"unknown {kind} {name!r}.{guess}{' ' + hint if hint else ''}")

@@ -1,0 +1,54 @@
+"""A plan: which units each group keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .errors import PlanError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Plain data keyed by names; replays on any copy of the network.
+
+    Attributes:
+        keep: ``{group name: kept unit indices, ascending}``; a group that is not named keeps all its units.
+        fingerprint: of the network that it was made for; "" fits any network with these groups.
+        notes: what the planner wants the user to know.
+    """
+
+    keep: Mapping[str, tuple[int, ...]]
+    fingerprint: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        clean = {}
+        for name, units in self.keep.items():
+            kept = tuple(int(u) for u in units)
+            if not kept:
+                raise PlanError(f"group {name!r} would keep no unit; a group keeps at least one")
+            if list(kept) != sorted(set(kept)) or kept[0] < 0:
+                raise PlanError(f"group {name!r}: kept units must be ascending, distinct and not negative")
+            clean[name] = kept
+        object.__setattr__(self, "keep", clean)
+
+    def to_json(self) -> str:
+        """Return the plan as JSON; ``from_json(to_json())`` is the same plan."""
+        keep = {name: list(units) for name, units in self.keep.items()}
+        return json.dumps({"keep": keep, "fingerprint": self.fingerprint, "notes": list(self.notes)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan.
+
+        Raises:
+            PlanError: the text is not a plan.
+        """
+        try:
+            data = json.loads(text)
+            keep = {str(name): tuple(int(u) for u in units) for name, units in data["keep"].items()}
+            return cls(keep, str(data.get("fingerprint", "")), tuple(map(str, data.get("notes", ()))))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise PlanError(f"this text is not a plan: {error}") from error

@@ -1,0 +1,76 @@
+"""What a cut does to a model, as plain data with indices relative to the original architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Keep these positions of one tensor dimension."""
+
+    tensor: str
+    dim: int
+    keep: tuple[int, ...]
+    size: int  # of the dimension before the slice
+
+
+@dataclass(frozen=True)
+class SetAttribute:
+    """Set a Python attribute of a module: ``path`` walks from the module through attributes and tuple indices."""
+
+    module: str
+    path: tuple[str | int, ...]
+    value: int | float | bool | tuple
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """The slices and attributes of one or several composed cuts.
+
+    Attributes:
+        slices: ``{(tensor, dim): Slice}``.
+        attributes: ``{(module, path): SetAttribute}``.
+    """
+
+    slices: Mapping[tuple[str, int], Slice] = field(default_factory=dict)
+    attributes: Mapping[tuple[str, tuple], SetAttribute] = field(default_factory=dict)
+
+    def then(self, later: Surgery) -> Surgery:
+        """Return this surgery followed by ``later``, whose indices are relative to this one's result."""
+        slices = dict(self.slices)
+        for key, after in later.slices.items():
+            before = slices.get(key)
+            keep = after.keep if before is None else tuple(before.keep[i] for i in after.keep)
+            slices[key] = Slice(*key, keep, before.size if before else after.size)
+        return Surgery(slices, {**self.attributes, **later.attributes})
+
+    def to_data(self) -> list[dict[str, Any]]:
+        """Return an ordered list of JSON-ready operations."""
+        cuts = [
+            {"op": "slice", "tensor": s.tensor, "dim": s.dim, "keep": list(s.keep), "size": s.size}
+            for s in self.slices.values()
+        ]
+        sets = [
+            {"op": "set", "module": a.module, "path": list(a.path), "value": a.value} for a in self.attributes.values()
+        ]
+        return cuts + sets
+
+    @classmethod
+    def from_data(cls, data: list[dict[str, Any]]) -> Surgery:
+        """Read what ``to_data`` wrote (JSON lists become tuples); raises KeyError, TypeError or ValueError on foreign data."""
+        slices, attributes = {}, {}
+        for item in data:
+            if item["op"] == "slice":
+                one = Slice(str(item["tensor"]), int(item["dim"]), tuple(int(i) for i in item["keep"]), int(item["size"]))
+                slices[one.tensor, one.dim] = one
+            elif item["op"] == "set":
+                value = tuple(item["value"]) if isinstance(item["value"], list) else item["value"]
+                path = tuple(p if isinstance(p, int) else str(p) for p in item["path"])
+                one = SetAttribute(str(item["module"]), path, value)
+                attributes[one.module, one.path] = one
+            else:
+                raise ValueError(f"unknown operation {item['op']!r}")
+        return cls(slices, attributes)

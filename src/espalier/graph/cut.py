@@ -1,0 +1,69 @@
+"""Cut: apply a plan to a model, and return nothing that has not proved itself."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..core import CutError, Plan, Surgery
+from .graph import Graph
+from .layers import follow_weights
+from .operate import check_surgery, operate
+from .prove import prove as prove_surgery
+from .rescale import rescale_queries
+from .tensors import named_tensors
+
+
+def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:
+    """Return a new, physically smaller model of the same class; ``model`` is untouched.
+
+    The result carries ``espalier_surgery`` (what was done, relative to the original architecture) and, when proved,
+    ``espalier_proof`` ("float64", "float32" or "shapes").
+
+    Args:
+        model: the model that ``graph`` was traced from, or any copy of it.
+        graph: from ``trace``.
+        plan: which units each group keeps.
+        prove: compare the result with the masked original and the replayed record before it is returned.
+
+    Raises:
+        PlanError: the plan does not fit the graph.
+        CutError: the model is not the traced one.
+        ProofError: the result does not compute what it must; the message names the groups.
+    """
+    surgery = prepared(model, graph, plan)
+    small = operate(model, surgery)
+    rescale_queries(small, graph, plan)
+    if prove:
+        small.espalier_proof = prove_surgery(model, graph, plan, small)  # type: ignore[assignment]
+    return small
+
+
+def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:
+    """Cut ``model`` itself and return it; with ``prove`` a copy is cut and proved first, so a refusal changes nothing."""
+    surgery = prepared(model, graph, plan)
+    proof = cut(model, graph, plan).espalier_proof if prove else None
+    operate(model, surgery, inplace=True)
+    rescale_queries(model, graph, plan)
+    if proof is not None:
+        model.espalier_proof = proof  # type: ignore[assignment]
+    return model
+
+
+def prepared(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
+    """Return the whole surgery of a plan on this model, checked against it.
+
+    Raises:
+        PlanError, CutError: see ``cut``.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+    traced = {name: shape for name, shape in graph.shapes.items() if name in graph.leaves}
+    wrong = [name for name, shape in traced.items() if shapes.get(name) != shape]
+    if wrong:
+        raise CutError(
+            f"this model is not the traced one: {wrong[0]!r} has shape {shapes.get(wrong[0])}, "
+            f"the graph expects {traced[wrong[0]]}. Trace this model and plan again"
+        )
+    surgery = graph.surgery(plan)
+    whole = Surgery(surgery.slices, {**follow_weights(model, surgery), **surgery.attributes})
+    check_surgery(model, whole)
+    return whole

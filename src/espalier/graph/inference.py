@@ -1,0 +1,229 @@
+"""Inference: walk a record and give every dimension of every value its units.
+
+Parameters, buffers and plain tensor attributes start with fresh units; inputs and constants have none; each operator's
+rule (``rules/``) relates its operands' dimensions and returns its outputs'. An operator without a rule freezes what it
+touches. Sizes that the model's Python passed become equations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..core import Role
+from .record import Op, Record, Ref, walk
+from .sizes import Expr, Size
+from .units import Dim, Units, Why, constant
+
+Dims = list[Dim]
+
+
+@dataclass(frozen=True, eq=False)
+class Equation:
+    """``left`` (an expression, or the count of a dimension) equals the kept count of ``right``."""
+
+    left: Expr | Dim
+    right: Dim
+    training: bool
+    why: Why
+
+
+@dataclass(eq=False)
+class Axes:
+    """What inference over one or several records of a model found.
+
+    Attributes:
+        units: the arena.
+        leaves: ``{tensor name: its dimensions}``, shared by all records.
+        roles: ``{(tensor name, dim): role}``.
+        values: ``{training: dimensions of every value}``.
+        equations: what the model's Python demands.
+        statistics: dimensions over which a statistic is taken, with the reason.
+        implicit: ``(training, op index)`` of attention operators that derive their scale from the head dimension.
+    """
+
+    units: Units = field(default_factory=Units)
+    leaves: dict[str, Dims] = field(default_factory=dict)
+    roles: dict[tuple[str, int], Role] = field(default_factory=dict)
+    values: dict[bool, list[Dims]] = field(default_factory=dict)
+    equations: list[Equation] = field(default_factory=list)
+    statistics: list[tuple[Dim, Why]] = field(default_factory=list)
+    implicit: list[tuple[bool, int]] = field(default_factory=list)
+    places: dict[int, tuple[str, int]] = field(default_factory=dict)  # id(array) -> the tensor dimension it is
+
+
+def infer(axes: Axes, record: Record, rule_for: Any, *, free_outputs: bool) -> None:
+    """Add one record to ``axes``."""
+    values: list[Dims] = [[] for _ in record.shapes]
+    axes.values[record.training] = values
+    for value, shape in enumerate(record.shapes):
+        if value in record.names:
+            values[value] = _leaf(axes, record.names[value], shape)
+        else:
+            values[value] = [constant(n) for n in shape]
+    for index, op in enumerate(record.ops):
+        call = Call(axes, record, op, index)
+        try:
+            outs = rule_for(op)(call)
+        except Refused as refusal:
+            outs = call.refuse(str(refusal))
+        for value, dims in zip(op.outs, outs, strict=False):
+            if value is not None and dims is not None:
+                values[value] = _ones_are_constant(call, dims)
+    if not free_outputs:
+        for value in record.outputs:
+            for dim in values[value]:
+                axes.units.freeze(dim, Why("it is an output of the model"))
+
+
+def _leaf(axes: Axes, name: str, shape: tuple[int, ...]) -> Dims:
+    if name not in axes.leaves:
+        axes.leaves[name] = [axes.units.fresh(n) if n > 1 else constant(n) for n in shape]
+        for d, dim in enumerate(axes.leaves[name]):
+            axes.places[id(dim)] = (name, d)
+    return axes.leaves[name]
+
+
+def _ones_are_constant(call: Call, dims: Dims) -> Dims:
+    for d, dim in enumerate(dims):
+        if len(dim) == 1 and dim.shape[1]:
+            call.freeze(dim, "a piece of one channel may be broadcast")
+            dims[d] = constant(1)
+    return dims
+
+
+class Refused(Exception):  # noqa: N818 - not an error: the rule declines, the operands freeze
+    """A rule meets a case that it does not cover."""
+
+
+class Call:
+    """One operator call as a rule sees it: ``call["self"]`` is an argument, ``call.dims("self")`` its dimensions."""
+
+    def __init__(self, axes: Axes, record: Record, op: Op, index: int) -> None:
+        self.axes, self.record, self.op, self.index = axes, record, op, index
+        self._bound: dict[str, Any] | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        if self._bound is None:
+            self._bound = bind(self.op)
+        return self._bound.get(name)
+
+    def dims(self, name: str) -> Dims:
+        """Return the dimensions of a tensor argument."""
+        ref = self[name]
+        return self.of(ref) if isinstance(ref, Ref) else []
+
+    def of(self, ref: Ref) -> Dims:
+        """Return the dimensions of a value."""
+        return list(self.axes.values[self.record.training][ref.value])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor argument."""
+        return self.record.shapes[self[name].value]
+
+    def out_shape(self, i: int = 0) -> tuple[int, ...]:
+        """Return the shape of an output."""
+        value = self.op.outs[i]
+        return () if value is None else self.record.shapes[value]
+
+    def dim(self, name: str = "dim", of: str = "self") -> int:
+        """Return a dimension argument, counted from the front."""
+        rank = len(self.dims(of))
+        return int(self[name] or 0) % max(rank, 1)
+
+    def why(self, reason: str) -> Why:
+        """Return a reason with this call's place in the model's source."""
+        return Why(f"{reason} ({self.op.name.removeprefix('aten.')})", self.op.source)
+
+    def freeze(self, dim: Dim, reason: str) -> None:
+        """Freeze a dimension."""
+        if dim.shape[1]:
+            self.axes.units.freeze(dim, self.why(reason))
+
+    def unify(self, a: Dim, b: Dim) -> None:
+        """Make two dimensions the same."""
+        if len(a) != len(b):
+            raise Refused("sizes differ")
+        if a.shape[1] or b.shape[1]:
+            self.axes.units.unify(a, b, self.why("it meets an axis that cannot be cut"))
+
+    def split(self, dim: Dim, *sizes: int) -> list[Dim]:
+        """Split a dimension into factors."""
+        return self.axes.units.split(dim, sizes, self.why("it is split unevenly"))
+
+    def fresh(self, size: int) -> Dim:
+        """Return a new axis."""
+        return self.axes.units.fresh(size) if size > 1 else constant(size)
+
+    def size(self, number: Any, dim: Dim) -> None:
+        """State that Python passed ``number`` as the size of ``dim``; a literal freezes it."""
+        if not isinstance(number, Size) or int(number) == -1:
+            return
+        if number.expr[0] == "const":
+            self.freeze(dim, f"its size {int(number)} is written into the code")
+            return
+        kind, value, d = number.expr if number.expr[0] == "dim" else (None, 0, 0)
+        if kind and self.axes.values[self.record.training][value][d] is dim:
+            return
+        why = self.why("Python computes its size")
+        self.axes.equations.append(Equation(number.expr, dim, self.record.training, why))
+
+    def same_size(self, a: Dim, b: Dim) -> None:
+        """State that two dimensions must keep the same number of positions."""
+        self.axes.equations.append(Equation(a, b, self.record.training, self.why("it is cut into equal pieces")))
+
+    def statistic(self, dim: Dim) -> None:
+        """State that a statistic is taken over ``dim``: cutting it changes what its survivors compute."""
+        if dim.shape[1]:
+            self.axes.statistics.append((dim, self.why("a statistic is taken over it")))
+
+    def role(self, dim: Dim, role: Role) -> None:
+        """Give a tensor dimension its role, if ``dim`` is one; the first word counts."""
+        place = self.axes.places.get(id(dim))
+        if place is not None:
+            self.axes.roles.setdefault(place, role)
+
+    def refuse(self, reason: str = "") -> list[Dims]:
+        """Freeze everything this call touches; its outputs are constant."""
+        for value in self.op.refs():
+            for dim in self.axes.values[self.record.training][value]:
+                self.freeze(dim, reason or "no rule for this operator")
+        return [[constant(n) for n in self.record.shapes[v]] if v is not None else [] for v in self.op.outs]
+
+
+_signatures: dict[Any, list[tuple[str, Any]]] = {}
+
+
+def bind(op: Op) -> dict[str, Any]:
+    """Return an operator's arguments by name, defaults included."""
+    if isinstance(op.func, str):
+        return {**dict(enumerate(op.args)), **op.kwargs}  # type: ignore[dict-item]
+    if op.func not in _signatures:
+        _signatures[op.func] = [
+            (a.name, a.default_value if a.has_default_value() else None) for a in op.func._schema.arguments
+        ]
+    names = _signatures[op.func]
+    bound = dict(names)
+    bound.update(zip((n for n, _ in names), op.args, strict=False))
+    bound.update(op.kwargs)
+    return bound
+
+
+def tensor_refs(tree: Any) -> list[Ref]:
+    """Return the tensors in an argument."""
+    return [item for item in walk(tree) if isinstance(item, Ref)]
+
+
+def rows(dim: Dim, start: int, stop: int) -> Dim:
+    """Return a range of positions."""
+    return dim[start:stop]
+
+
+def stack_rows(dims: Dims) -> Dim:
+    """Concatenate dimensions."""
+    width = max(d.shape[1] for d in dims)
+    if width == 0:
+        return constant(sum(len(d) for d in dims))
+    return np.concatenate([np.pad(d, ((0, 0), (0, width - d.shape[1]))) for d in dims]).astype(np.int32)

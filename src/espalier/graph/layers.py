@@ -1,0 +1,116 @@
+"""Attributes of standard layers that describe their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from torch import nn
+from torch.nn.modules import batchnorm, conv
+
+from ..core import SetAttribute, Surgery
+from .tensors import every_name
+
+Size = Callable[[str, int], "int | None"]  # size of a dimension of one of the layer's tensors after the surgery
+
+
+def follow_weights(model: nn.Module, surgery: Surgery) -> dict[tuple[str, tuple], SetAttribute]:
+    """Return the attribute changes by which standard layers go on describing their sliced weights."""
+    first: dict[int, str] = {}
+    sizes: dict[tuple[str, int], int] = {}
+    for name, tensor in every_name(model):
+        canonical = first.setdefault(id(tensor), name)
+        for d, n in enumerate(tensor.shape):
+            cut = surgery.slices.get((canonical, d))
+            sizes[name, d] = len(cut.keep) if cut else n
+    changes: dict[tuple[str, tuple], SetAttribute] = {}
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        for name, new in _described(module, lambda tensor, d, p=prefix: sizes.get((p + tensor, d))):
+            if new is not None and getattr(module, name, new) != new and name in vars(module):
+                changes[path, (name,)] = SetAttribute(path, (name,), new)
+    return changes
+
+
+def _described(module: nn.Module, size: Size) -> Iterator[tuple[str, int | tuple | None]]:
+    for kinds, describe in _DESCRIPTIONS.items():
+        if isinstance(module, kinds):
+            yield from describe(module, size)
+
+
+def _linear(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+    for weight in ("weight", "weight_v", "parametrizations.weight.original", "parametrizations.weight.original1"):
+        if size(weight, 1) is not None:
+            yield "out_features", size(weight, 0)
+            yield "in_features", size(weight, 1)
+
+
+def _convolution(module: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+    for weight in ("weight", "weight_v", "parametrizations.weight.original", "parametrizations.weight.original1"):
+        rows, columns = size(weight, 0), size(weight, 1)
+        if rows is None or columns is None:
+            continue
+        old = next(p for n, p in every_name(module) if n == weight)
+        groups = module.groups if isinstance(module.groups, int) else 1
+        if module.transposed:
+            whole, part = ("in_channels", rows), ("out_channels", columns)
+        else:
+            whole, part = ("out_channels", rows), ("in_channels", columns)
+        yield whole
+        if groups > 1:  # the group axis shrinks with the whole where the other side's share stays
+            now = _groups_left(module, old.shape, rows, columns)
+            yield part[0], part[1] * now
+            yield "groups", now
+        else:
+            yield part
+
+
+def _groups_left(module: nn.Module, shape: tuple[int, ...], rows: int, columns: int) -> int:
+    """A depthwise layer keeps one group a channel; elsewhere provenance has already said (it overrides this)."""
+    depthwise = module.groups == (shape[0] if shape[1] == 1 else -1)
+    return rows if depthwise else int(module.groups)
+
+
+def _batch_norm(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+    yield "num_features", size("weight", 0) or size("running_mean", 0)
+
+
+def _group_norm(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+    yield "num_channels", size("weight", 0)
+
+
+def _layer_norm(module: nn.Module, size: Size) -> Iterator[tuple[str, tuple | None]]:
+    if size("weight", 0) is not None:
+        yield "normalized_shape", tuple(size("weight", d) for d in range(len(module.normalized_shape)))
+
+
+def _embedding(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+    yield "num_embeddings", size("weight", 0)
+    yield "embedding_dim", size("weight", 1)
+
+
+def _recurrent(module: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+    suffix = "_l0" if isinstance(module, nn.RNNBase) else ""
+    rows, old = size(f"weight_hh{suffix}", 0), getattr(module, f"weight_hh{suffix}").shape[0]
+    gates = old // module.hidden_size
+    yield "hidden_size", rows // gates if rows else None
+    yield "input_size", size(f"weight_ih{suffix}", 1)
+    if getattr(module, "proj_size", 0):
+        yield "proj_size", size("weight_hr_l0", 0)
+
+
+def _attention(module: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+    yield "embed_dim", size("out_proj.weight", 0)
+    for name, own in (("kdim", "k_proj_weight"), ("vdim", "v_proj_weight")):
+        yield name, size(own, 1) or size("in_proj_weight", 1)
+
+
+_DESCRIPTIONS: Mapping[type | tuple[type, ...], Callable] = {
+    nn.Linear: _linear,
+    conv._ConvNd: _convolution,
+    batchnorm._NormBase: _batch_norm,
+    nn.GroupNorm: _group_norm,
+    nn.LayerNorm: _layer_norm,
+    nn.Embedding: _embedding,
+    (nn.RNNBase, nn.RNNCellBase): _recurrent,
+    nn.MultiheadAttention: _attention,
+}

@@ -1,0 +1,119 @@
+"""The record: which operators ran, on which tensors, from which line of which module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A tensor in an operator's arguments: the number of a value."""
+
+    value: int
+
+
+@dataclass(slots=True)
+class Op:
+    """One operator call.
+
+    Attributes:
+        func: the ATen overload, or the name of a composite (``lstm``, ``gru``, ``rnn_tanh``, ``rnn_relu``).
+        args, kwargs: tensors as ``Ref``; sizes that the model's Python passed as ``Size``, literals included;
+            plain ints are sizes that PyTorch itself derived.
+        outs: the values of the tensors it returned, None for anything else.
+        scope: dotted name of the module that was running.
+        source: ``file:line`` in the model's code.
+        call: name of the Python-level function that led here.
+    """
+
+    func: Any
+    args: tuple
+    kwargs: dict
+    outs: tuple[int | None, ...]
+    scope: str
+    source: str
+    call: str
+    many: bool = False  # it returned a list or tuple
+
+    @property
+    def name(self) -> str:
+        """``aten.view`` and the like, without the overload."""
+        return self.func if isinstance(self.func, str) else f"{self.func.namespace}.{self.func._opname}"
+
+    def refs(self) -> list[int]:
+        """Return the values it reads, in order."""
+        return [r.value for r in walk((self.args, self.kwargs)) if isinstance(r, Ref)]
+
+
+@dataclass
+class Record:
+    """One forward pass.
+
+    Attributes:
+        ops: in order.
+        shapes, dtypes: of every value.
+        names: ``{value: dotted tensor name}`` of parameters, buffers and plain tensor attributes.
+        inputs: values of the example's tensors, in flattening order.
+        constants: ``{value: tensor}`` created outside the trace.
+        outputs: values that the model returned.
+    """
+
+    training: bool
+    ops: list[Op] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    dtypes: list[torch.dtype] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+    inputs: list[int] = field(default_factory=list)
+    constants: dict[int, torch.Tensor] = field(default_factory=dict)
+    outputs: list[int] = field(default_factory=list)
+    comparisons: list[tuple[tuple, tuple]] = field(default_factory=list)
+    on_meta: bool = False
+
+    def value(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+        """Add a value."""
+        self.shapes.append(shape)
+        self.dtypes.append(dtype)
+        return len(self.shapes) - 1
+
+
+def walk(tree: Any) -> Iterator[Any]:
+    """Yield the leaves of nested lists, tuples and dicts."""
+    if isinstance(tree, list | tuple):
+        for item in tree:
+            yield from walk(item)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from walk(item)
+    elif isinstance(tree, slice):
+        yield from (tree.start, tree.stop, tree.step)
+    else:
+        yield tree
+
+
+def rebuild(tree: Any, leaf: Callable[[Any], Any]) -> Any:
+    """Return nested lists, tuples and dicts with every leaf replaced."""
+    if isinstance(tree, list):
+        return [rebuild(item, leaf) for item in tree]
+    if isinstance(tree, tuple):
+        return tuple(rebuild(item, leaf) for item in tree)
+    if isinstance(tree, dict):
+        return {key: rebuild(item, leaf) for key, item in tree.items()}
+    return leaf(tree)
+
+
+def tensors_in(tree: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a model's outputs: containers, dicts and plain objects with tensor attributes."""
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from tensors_in(item, depth + 1)
+    elif isinstance(tree, list | tuple | set):
+        for item in tree:
+            yield from tensors_in(item, depth + 1)
+    elif hasattr(tree, "__dict__") and not isinstance(tree, torch.nn.Module | type) and depth < 8:
+        yield from tensors_in(vars(tree), depth + 1)

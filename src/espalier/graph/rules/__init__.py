@@ -1,0 +1,54 @@
+"""Operator rules: how each operator relates the units of its operands and outputs.
+
+A rule takes a ``Call`` and returns one list of dimensions an output. To add one: write it in its family's file and
+enter it in that file's ``RULES``, and give it a pattern in the tests. An operator without a rule freezes what it touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..inference import Call, Dims
+from ..record import Op
+from . import attention, contraction, factories, indexing, norms, pointwise, recurrent, reductions, spatial, structure
+
+Rule = Callable[[Call], list[Dims]]
+
+RULES: dict[str, Rule] = {
+    name: rule
+    for family in (
+        pointwise,
+        contraction,
+        attention,
+        norms,
+        structure,
+        indexing,
+        spatial,
+        reductions,
+        factories,
+        recurrent,
+    )
+    for name, rule in family.RULES.items()
+}
+
+
+def rule_for(op: Op) -> Rule:
+    """Return the rule of an operator: by name, by its out-of-place name, or as pointwise by its tag."""
+    if isinstance(op.func, str):
+        return RULES.get(op.func, Call.refuse)
+    name = op.name.removeprefix("aten.")
+    if op.func.namespace == "aten":
+        if name in RULES:
+            return RULES[name]
+        if name.endswith("_") and name[:-1] in RULES:
+            return RULES[name[:-1]]
+    if torch.Tag.pointwise in op.func.tags:
+        return pointwise.pointwise
+    return Call.refuse
+
+
+def has_rule(op: Op) -> bool:
+    """Whether an operator is understood."""
+    return rule_for(op) is not Call.refuse
