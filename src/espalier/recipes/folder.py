@@ -19,8 +19,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-
 from .. import __version__
 from ..core import EspalierError, FileError
 from ..core.atomic import write_text
@@ -114,6 +112,8 @@ def now() -> str:
 
 def environment(seed: int) -> dict[str, str]:
     """Return what a reader needs to repeat the run."""
+    import torch  # `espalier report` reads a folder and needs none of it
+
     return {
         "espalier": __version__,
         "python": platform.python_version(),

@@ -28,11 +28,11 @@ class Training:
 class Settings:
     """How to compress a model: what the result may cost, how units are chosen, how accuracy is recovered."""
 
-    macs: float | int | None = None
+    macs: int | float | None = None
     """multiply-accumulates the result may cost: a ratio such as 0.5, or an absolute whole number"""
-    params: float | int | None = None
+    params: int | float | None = None
     """parameters the result may have, ratio or absolute"""
-    activations: float | int | None = None
+    activations: int | float | None = None
     """peak live activations at batch 1, ratio or absolute"""
     round_to: int = 1
     """keep a multiple of this many units in each group"""

@@ -1,0 +1,50 @@
+"""The command line.
+
+``main`` looks at the first word only; the command's options, tyro and torch are imported when they are needed, so
+that ``espalier --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+COMMANDS = {
+    "demo": "train, compress, save and measure a small network on real handwritten digits; under a minute or so",
+    "compress": "make a network smaller, fine-tune it and report: espalier compress MODEL --data SOURCE --macs 0.5",
+    "trace": "show what can be pruned in a network, what is frozen, and why: espalier trace MODEL",
+    "report": "write the report of a run folder again: espalier report RUN",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 when it worked, 2 with one clear message when it could not, 130 after Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(_help())
+        sys.exit(0 if given else 2)
+    if given[0] == "--version":
+        from .. import __version__
+
+        print(__version__)
+        sys.exit(0)
+    from .run import run_command  # imports the options of all commands
+
+    sys.exit(run_command(given[0], given[1:]))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: espalier COMMAND [options]",
+            "",
+            "Any PyTorch network in, a provably right smaller network out.",
+            "",
+            *lines,
+            "",
+            "espalier COMMAND --help shows the options of a command; espalier --version the version.",
+        ]
+    )

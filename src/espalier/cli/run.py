@@ -1,0 +1,54 @@
+"""From the words of a command line to a command, and from its errors to an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from ..core import EspalierError, UnknownNameError
+from . import COMMANDS, options
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Run the command and return the exit code: 0, 2 after an error of the user's world, 130 after Ctrl-C."""
+    try:
+        if name not in COMMANDS:
+            raise UnknownNameError("command", name, COMMANDS, "espalier --help lists them all.")
+        chosen = tyro.cli(_OPTIONS[name], prog=f"espalier {name}", args=list(arguments))
+        _verb(name)(chosen)
+    except EspalierError as error:
+        print(f"espalier: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("espalier: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+_OPTIONS: dict[str, Any] = {
+    "demo": options.Demo,
+    "compress": options.Compress,
+    "trace": options.Trace,
+    "report": options.Report,
+}
+
+
+def _verb(name: str) -> Callable[[Any], None]:
+    """Import the command's code, and torch with it, only now that its options are right."""
+    if name == "trace":
+        from .trace import trace
+
+        return trace
+    if name == "report":
+        from .report import report
+
+        return report
+    from . import compress
+
+    return {"demo": compress.demo, "compress": compress.compress}[name]

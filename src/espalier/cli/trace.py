@@ -1,0 +1,98 @@
+"""``espalier trace``: groups, ties, frozen axes with reasons, and the prunable share."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .. import api
+from ..graph import trace as trace_model
+from .options import Trace
+
+if TYPE_CHECKING:
+    from ..core import Tie
+    from ..graph import Graph
+
+
+def trace(chosen: Trace) -> None:
+    """Trace the model on its default example and print what the engine found."""
+    model = api.model(chosen.model)
+    graph = trace_model(model, api.default_example(model, chosen.model))
+    if chosen.json:
+        print(json.dumps(to_data(graph), indent=1))
+        return
+    console = Console()
+    for table in (groups_table(graph), ties_table(graph), frozen_table(graph)):
+        if table.row_count:
+            console.print(table)
+    cost = graph.cost()
+    console.print(
+        f"{len(graph.groups)} groups, {sum(graph.sizes.values()):,} units; "
+        f"{100 * graph.prunable_share:.1f} % of {cost.params:,} parameters are prunable; {cost.macs:,} MACs",
+        highlight=False,
+    )
+
+
+def to_data(graph: Graph) -> dict[str, Any]:
+    """Return what the engine found as JSON-ready data."""
+    cost = graph.cost()
+    return {
+        "groups": [
+            {
+                "name": group.name,
+                "size": group.size,
+                "statistics": group.statistics,
+                "slots": [{"tensor": s.tensor, "dim": s.dim, "role": str(s.role)} for s in group.slots],
+            }
+            for group in graph.groups.values()
+        ],
+        "ties": [{"derived": tie.derived, "equation": equation(tie), "reason": tie.reason} for tie in graph.ties],
+        "frozen": [vars(axis) for axis in graph.frozen],
+        "prunable_share": graph.prunable_share,
+        "cost": vars(cost),
+    }
+
+
+def groups_table(graph: Graph) -> Table:
+    """Return one row a group: name, units, the tensors it lies on."""
+    table = Table("group", title="Groups", title_justify="left")
+    table.add_column("units", justify="right")
+    table.add_column("places")
+    for group in graph.groups.values():
+        first = ", ".join(f"{slot.tensor}:{slot.dim}" for slot in group.slots[:4])
+        more = f" and {len(group.slots) - 4} more" if len(group.slots) > 4 else ""
+        table.add_row(escape(group.name), str(group.size), escape(first) + more)
+    return table
+
+
+def ties_table(graph: Graph) -> Table:
+    """Return one row a tie: the equation and the Python that imposes it."""
+    table = Table("equation", "because", title="Ties", title_justify="left")
+    for tie in graph.ties:
+        table.add_row(escape(equation(tie)), escape(tie.reason))
+    return table
+
+
+def frozen_table(graph: Graph) -> Table:
+    """Return one row a reason and source line, with the tensors that it freezes."""
+    table = Table("reason", "source", title="Frozen", title_justify="left")
+    table.add_column("axes", justify="right")
+    table.add_column("for example")
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for axis in graph.frozen:
+        by_reason.setdefault((axis.reason, axis.source), []).append(f"{axis.tensor}:{axis.dim}")
+    for (reason, source), axes in by_reason.items():
+        table.add_row(escape(reason), escape(source), str(len(axes)), escape(", ".join(axes[:3])))
+    return table
+
+
+def equation(tie: Tie) -> str:
+    """Return the tie as an equation in words: ``size(a) = 2 * size(b) / 3``."""
+    top, bottom = ([f"{n}"] if n != 1 else [] for n in tie.coefficient)
+    for name, power in tie.powers.items():
+        (top if power > 0 else bottom).extend([f"size({name})"] * abs(power))
+    return f"size({tie.derived}) = {' * '.join(top) or '1'}" + (f" / ({' * '.join(bottom)})" if bottom else "")
