@@ -1,0 +1,324 @@
+"""Tasks: splits that do not overlap, orders that repeat, augmentation that only moves, and errors that say what."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pyarrow import parquet
+from torch import nn
+
+import espalier as es
+from espalier.core import FileError, ModelError, UnknownNameError
+from espalier.tasks import Augment, Loader, Normalise, accuracy, load_task, logits
+from espalier.tasks.images import EncodedImages
+
+AS_IS = Normalise((0.0,), (1.0,))
+AS_IS_RGB = Normalise((0.0,) * 3, (1.0,) * 3)
+
+
+def png(value: int, size: tuple[int, int] = (4, 4), mode: str = "RGB") -> bytes:
+    """Encode an image of one colour, without loss."""
+    buffer = BytesIO()
+    Image.new(mode, size, value if mode == "L" else (value, value, value)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path: Path, labels: list[Any], image: str = "img", label: str = "label", **options: Any) -> None:
+    """Write a Parquet file whose image number i has the colour i."""
+    images = [{"bytes": png(i % 256, **options), "path": None} for i in range(len(labels))]
+    parquet.write_table(pyarrow.table({image: images, label: labels}), path)
+
+
+def colours(loader: Loader) -> list[int]:
+    """Return the colours of a loader's images, in its order."""
+    return [round(255 * value) for x, _ in loader for value in x[:, 0, 0, 0].tolist()]
+
+
+def index_loader(count: int, **options: Any) -> Loader:
+    """Return a loader whose images are their own indices."""
+    return Loader(torch.arange(count).float().view(-1, 1, 1, 1), torch.arange(count), AS_IS, **options)
+
+
+# ---------------------------------------------------------------- loader
+
+
+@given(count=st.integers(1, 40), batch_size=st.integers(1, 12), shuffle=st.booleans())
+def test_an_epoch_is_every_image_once(count: int, batch_size: int, shuffle: bool) -> None:
+    loader = index_loader(count, batch_size=batch_size, shuffle=shuffle)
+    batches = list(loader)
+    seen = [int(y) for _, labels in batches for y in labels]
+    assert len(batches) == len(loader)
+    assert all(torch.equal(x.flatten().long(), y) for x, y in batches)
+    assert len(set(seen)) == len(seen)
+    left_out = int(shuffle and batch_size > 1 and count % batch_size == 1)  # a batch of one, made by no one's choice
+    assert len(seen) == count - left_out
+    assert shuffle or seen == list(range(count))
+
+
+def test_order_follows_seed_and_epoch() -> None:
+    loader = index_loader(50, batch_size=8, shuffle=True, seed=3)
+    first, second = ([y.tolist() for _, y in loader] for _ in range(2))
+    assert first != second
+    again = index_loader(50, batch_size=8, shuffle=True, seed=3, epoch=1)
+    assert [y.tolist() for _, y in again] == second
+    assert [y.tolist() for _, y in index_loader(50, batch_size=8, shuffle=True, seed=4)] != first
+
+
+def test_normalise() -> None:
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 2, 1, 1)
+    assert Normalise((0.5, 0.5), (0.5, 0.25))(images).flatten().tolist() == [-1.0, 2.0]
+
+
+# ---------------------------------------------------------------- augmentation
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("pad", [0, 1, 2])
+def test_augmentation_is_a_mirrored_shift(flip: bool, pad: int) -> None:
+    images = torch.randint(1, 256, (64, 3, 6, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    result = Augment(flip=flip, pad=pad)(images, torch.Generator().manual_seed(1))
+    places = set()
+    for image, moved in zip(images, result, strict=True):
+        found = {
+            (mirror, top, left)
+            for mirror in range(1 + flip)
+            for top in range(2 * pad + 1)
+            for left in range(2 * pad + 1)
+            if torch.equal(crop(image.flip(2) if mirror else image, pad, top, left), moved)
+        }
+        assert len(found) == 1
+        places |= found
+    assert len(places) >= 0.6 * (1 + flip) * (2 * pad + 1) ** 2  # 64 draws reach most of them
+
+
+def crop(image: torch.Tensor, pad: int, top: int, left: int) -> torch.Tensor:
+    channels, height, width = image.shape
+    padded = torch.zeros(channels, height + 2 * pad, width + 2 * pad, dtype=image.dtype)
+    padded[:, pad : pad + height, pad : pad + width] = image
+    return padded[:, top : top + height, left : left + width]
+
+
+# ---------------------------------------------------------------- metric
+
+
+def test_logits_are_found() -> None:
+    found = torch.ones(2, 3)
+
+    class Output:
+        logits = found
+
+    for outputs in (found, Output(), {"logits": found}, {"out": found, "aux": None}, (found, None), [found]):
+        assert logits(outputs) is found
+    for outputs in (None, {}, (), {"loss": found}):
+        with pytest.raises(ModelError, match="no logits"):
+            logits(outputs)
+
+
+def test_accuracy_counts_examples_not_batches() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.9))  # right only in eval mode, where dropout does nothing
+    net.train()
+    batches = [(torch.eye(4), torch.tensor([0, 1, 2, 3])), (torch.eye(4)[:1], torch.tensor([3]))]
+    assert accuracy(net, batches) == 4 / 5
+    assert net.training
+
+
+# ---------------------------------------------------------------- digits
+
+
+def test_digits() -> None:
+    task = es.load_task("digits", batch_size=100)
+    splits = (task.train, task.validation, task.test)
+    assert [len(split.labels) for split in splits] == [1259, 179, 359]
+    assert (task.classes, task.input_shape, task.example(3).shape) == (10, (1, 8, 8), (3, 1, 8, 8))
+    rows = [tuple(image.flatten().tolist()) for split in splits for image in split.images]
+    assert len(set(rows)) == 1797  # all there, none twice
+    x = torch.cat([x for x, _ in Loader(task.train.images, task.train.labels, task.train.normalise)])
+    assert abs(float(x.mean())) < 0.01 and abs(float(x.std()) - 1) < 0.01
+    assert float(task.loss(torch.zeros(4, 10), torch.arange(4))) == pytest.approx(np.log(10))
+
+
+# ---------------------------------------------------------------- parquet
+
+
+def test_parquet_follows_the_split_rule(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [i % 3 for i in range(100)], label="target")
+    write(tmp_path / "test.parquet", [0, 1, 2], label="target")
+    task = load_task(f"parquet:{tmp_path}", normalise=AS_IS_RGB)
+    order = np.random.default_rng(0).permutation(100)
+    assert colours(task.validation) == order[90:].tolist()
+    assert sorted(colours(task.train)) != colours(task.train)
+    assert task.train.labels.tolist() == [i % 3 for i in order[:90]]
+    assert colours(task.test) == [0, 1, 2]
+    assert (task.classes, task.input_shape, task.train.augment) == (3, (3, 4, 4), Augment(flip=True, pad=0))
+
+
+def test_parquet_with_shards_names_and_validation(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", ["dog", "cat"], image="image", mode="L")
+    write(tmp_path / "train-1.parquet", ["emu"], image="image", mode="L")
+    write(tmp_path / "val.parquet", ["emu", "cat"], image="image", mode="L")
+    write(tmp_path / "test.parquet", ["cat"], image="image", mode="L")
+    task = load_task(f"parquet:{tmp_path}")
+    assert task.train.labels.tolist() == [1, 0, 2]
+    assert task.validation.labels.tolist() == [2, 0]
+    assert task.input_shape == (1, 4, 4)
+    assert task.train.augment == Augment(flip=False, pad=0)  # a mirrored digit is another digit
+
+
+def test_parquet_scales_when_asked(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        write(tmp_path / f"{name}.parquet", [0, 1] * 10, size=(6, 9))
+    assert load_task(f"parquet:{tmp_path}").input_shape == (3, 9, 6)
+    assert load_task(f"parquet:{tmp_path}", image_size=5).example().shape == (2, 3, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("test_columns", "train_columns", "message"),
+    [
+        ({"img": [{"bytes": png(1)}], "label": [0]}, {"text": ["a"], "label": [0]}, "none is a struct with bytes"),
+        ({"img": [png(1)], "label": [0]}, {"img": [png(1)], "a": [0], "b": [0]}, "exactly one must hold labels"),
+        ({"img": [png(1)], "label": [0]}, {"img": [b"no image"] * 9, "label": [0] * 9}, "row 0 is not an image"),
+        ({"img": [png(1)], "label": [0]}, {"img": [png(1), png(1, (5, 5))], "label": [0, 1]}, "row 1 is 5x5"),
+        ({"img": [png(1)], "label": [7]}, {"img": [png(1)] * 20, "label": [0, 1] * 10}, "classes that training has"),
+        ({"img": [png(1)], "label": [-1]}, {"img": [png(1)] * 20, "label": [0, 1] * 10}, "negative"),
+        ({"img": [png(1)], "label": [None]}, {"img": [png(1)] * 20, "label": [0, 1] * 10}, "no rows|without a label"),
+        ({"img": [png(1)], "label": ["c"]}, {"img": [png(1)] * 20, "label": ["a", "b"] * 10}, "the class 'c'"),
+        ({"img": [png(1)]}, {"img": [png(1)] * 20, "label": [0, 1] * 10}, "no column 'label'"),
+        ({"img": [png(1)], "label": [0]}, {"img": [png(1)] * 5, "label": [0] * 5}, "validation split is empty"),
+    ],
+)
+def test_wrong_parquet(tmp_path: Path, test_columns: dict, train_columns: dict, message: str) -> None:
+    parquet.write_table(pyarrow.table(train_columns), tmp_path / "train.parquet")
+    parquet.write_table(pyarrow.table(test_columns), tmp_path / "test.parquet")
+    with pytest.raises(FileError, match=message):
+        load_task(f"parquet:{tmp_path}")
+
+
+def test_damaged_parquet(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"has no train\.parquet"):
+        load_task(f"parquet:{tmp_path}")
+    write(tmp_path / "train.parquet", [0, 1])
+    (tmp_path / "test.parquet").write_bytes((tmp_path / "train.parquet").read_bytes()[:-20])
+    with pytest.raises(FileError, match="cannot be read"):
+        load_task(f"parquet:{tmp_path}")
+
+
+# ---------------------------------------------------------------- image folders
+
+
+def folder(path: Path, counts: dict[str, int], size: tuple[int, int] = (4, 4)) -> None:
+    """Fill a folder a class; colours count up over all classes."""
+    value = 0
+    for name, count in counts.items():
+        (path / name).mkdir(parents=True)
+        for index in range(count):
+            (path / name / f"{index:03}.png").write_bytes(png(value, size))
+            value += 1
+
+
+def test_imagefolder_with_three_splits(tmp_path: Path) -> None:
+    for split, counts in {"train": {"a": 2, "b": 3}, "valid": {"b": 1}, "test": {"a": 1, "b": 1}}.items():
+        folder(tmp_path / split, counts)
+    task = load_task(f"imagefolder:{tmp_path}", image_size=4)
+    assert task.train.labels.tolist() == [0, 0, 1, 1, 1]
+    assert task.validation.labels.tolist() == [1]
+    assert task.test.labels.tolist() == [0, 1]
+    assert load_task(f"imagefolder:{tmp_path}").input_shape == (3, 224, 224)
+
+
+def test_imagefolder_keeps_val_for_the_end(tmp_path: Path) -> None:
+    folder(tmp_path / "train", {"a": 10, "b": 10})
+    folder(tmp_path / "val", {"a": 2, "b": 1})
+    task = load_task(f"imagefolder:{tmp_path}", image_size=4, normalise=AS_IS_RGB)
+    assert colours(task.test) == [0, 1, 2]
+    assert colours(task.validation) == np.random.default_rng(0).permutation(20)[18:].tolist()
+    assert len(task.train.labels) == 18
+
+
+def test_imagefolder_alone_is_divided(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": 10, "b": 20})
+    task = load_task(f"imagefolder:{tmp_path}", image_size=4, normalise=AS_IS_RGB)
+    order = np.random.default_rng(0).permutation(30).tolist()
+    assert colours(task.test) == order[27:]
+    assert colours(task.validation) == order[24:27]
+    plain = Loader(task.train.images, task.train.labels, AS_IS_RGB)
+    assert colours(plain) == order[:24]
+    assert task.train.labels.tolist() == [int(i >= 10) for i in order[:24]]
+
+
+def test_large_folders_are_decoded_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path, {"a": 10, "b": 20}, size=(8, 6))
+    eager = load_task(f"imagefolder:{tmp_path}", image_size=4, batch_size=7)
+    monkeypatch.setattr("espalier.tasks.images._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("espalier.tasks.images._SMALL_PIXELS", 0)
+    lazy = load_task(f"imagefolder:{tmp_path}", image_size=4, batch_size=7)
+    assert isinstance(eager.train.images, torch.Tensor)
+    assert not isinstance(lazy.train.images, torch.Tensor)
+    for (x, y), (again, labels) in zip(eager.train, lazy.train, strict=True):
+        assert torch.equal(x, again) and torch.equal(y, labels)
+    assert len(lazy.train.images) == 24
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({}, "no folder a class"),
+        ({"a": 0}, "no images"),
+        ({"train/a": 3}, "neither val/ nor test/"),
+        ({"train/a": 30, "val/b": 3}, "the class 'b'"),
+    ],
+)
+def test_wrong_imagefolder(tmp_path: Path, layout: dict[str, int], message: str) -> None:
+    folder(tmp_path, layout)
+    with pytest.raises(FileError, match=message):
+        load_task(f"imagefolder:{tmp_path}", image_size=4)
+
+
+def test_broken_image_is_named(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": 20})
+    (tmp_path / "a" / "007.png").write_bytes(png(1)[:30])
+    with pytest.raises(FileError, match=r"007\.png is not an image"):
+        load_task(f"imagefolder:{tmp_path}", image_size=4)
+
+
+def test_scaling_covers_and_crops_the_centre() -> None:
+    image = Image.new("RGB", (30, 10), (0, 0, 0))
+    image.paste((255, 255, 255), (10, 0, 20, 10))  # the middle third is white
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    images = EncodedImages(lambda i: buffer.getvalue(), str, 1, channels=3, height=10, width=10)
+    assert images[torch.tensor([0])].min() == 255
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("digit", UnknownNameError, "Did you mean 'digits'"),
+        ("parket:somewhere", UnknownNameError, "parquet:PATH"),
+        ("parquet", FileError, "parquet:PATH"),
+        ("imagefolder:", FileError, "imagefolder:PATH"),
+        ("digits:here", FileError, "takes no path"),
+        ("parquet:/no/such/place", FileError, "no such folder"),
+    ],
+)
+def test_wrong_source(source: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        load_task(source)
+
+
+def test_wrong_options() -> None:
+    with pytest.raises(FileError, match="digits are 8x8"):
+        load_task("digits", image_size=32)
+    with pytest.raises(FileError, match="1 channels"):
+        load_task("digits", normalise=AS_IS_RGB)
