@@ -36,9 +36,7 @@ def network(seed: int) -> tuple[nn.Sequential, SimpleNamespace]:
 
 def _slots(*places: tuple[str, int], at: np.ndarray) -> tuple[Slot, ...]:
     roles = {"1.weight": Role.SCALE}
-    return tuple(
-        Slot(name, dim, at, roles.get(name, Role.READER if dim else Role.PRODUCER)) for name, dim in places
-    )
+    return tuple(Slot(name, dim, at, roles.get(name, Role.READER if dim else Role.PRODUCER)) for name, dim in places)
 
 
 def permuted(model: nn.Module, group: Group, order: list[int]) -> nn.Module:

@@ -54,9 +54,7 @@ def graph(net: Net) -> SimpleNamespace:
         Slot("last.weight", 1, np.arange(4)[:, None], Role.READER),
     )
     group = Group("first.weight:0", 4, slots)
-    return SimpleNamespace(
-        groups={group.name: group}, shapes={n: tuple(t.shape) for n, t in net.state_dict().items()}
-    )
+    return SimpleNamespace(groups={group.name: group}, shapes={n: tuple(t.shape) for n, t in net.state_dict().items()})
 
 
 @pytest.fixture

@@ -1,0 +1,65 @@
+"""Refusal: why a budget cannot be reached, and what can."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..core import BudgetError, Cost
+
+if TYPE_CHECKING:
+    from ..graph import Graph
+
+_SHOWN = 5  # frozen tensors named in the message
+
+
+def refusal(graph: Graph, limits: Mapping[str, int], smallest: Cost, freest: Cost) -> BudgetError:
+    """Return the error for a budget below the smallest plan.
+
+    Args:
+        graph: the network.
+        limits: the absolute limits.
+        smallest: the cost of the smallest plan under the user's patterns, floors and multiples.
+        freest: the cost of the smallest plan without them.
+    """
+    dense = graph.cost()
+    lines = []
+    for measure, limit in limits.items():
+        least, whole, free = (getattr(cost, measure) for cost in (smallest, dense, freest))
+        if least > limit:
+            lines.append(
+                f"the budget of {limit:,} {measure} ({limit / whole:.4f} of the network) cannot be reached: "
+                f"the smallest plan has {least:,} ({_up(least / whole)})."
+            )
+            if free < least:
+                reach = "would reach it" if free <= limit else "would still be above it"
+                lines.append(
+                    f"Without your keep, limit, only, floor and round_to the smallest is {free:,} "
+                    f"({_up(free / whole)}), which {reach}."
+                )
+    frozen = frozen_tensors(graph)
+    if frozen:
+        lines.append("Largest frozen tensors:")
+        lines += [f"  {name} ({size:,} elements): {reason}" for size, name, reason in frozen[:_SHOWN]]
+    else:
+        lines.append("No tensor is frozen: this is one step a group.")
+    return BudgetError("\n".join(lines))
+
+
+def frozen_tensors(graph: Graph) -> list[tuple[int, str, str]]:
+    """Return (frozen elements, tensor, reason), the largest first: elements on the frozen part of a dimension."""
+    largest: dict[str, tuple[int, str, str]] = {}
+    for frozen in graph.frozen:
+        shape = graph.shapes.get(frozen.tensor, ())
+        if frozen.dim < len(shape) and shape[frozen.dim]:
+            size = math.prod(shape) * frozen.positions // shape[frozen.dim]
+            where = f" at {frozen.source}" if frozen.source else ""
+            row = size, frozen.tensor, f"dim {frozen.dim}: {frozen.reason}{where}"
+            largest[frozen.tensor] = max(row, largest.get(frozen.tensor, row))
+    return sorted(largest.values(), key=lambda row: (-row[0], row[1]))
+
+
+def _up(ratio: float) -> str:
+    """Return a ratio rounded up, so that a budget of what is printed can be reached."""
+    return f"{math.ceil(ratio * 10_000) / 10_000:.4f}"
