@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,9 +38,18 @@ def run(model: nn.Module, example: Any) -> Any:
     return model(*example) if isinstance(example, tuple) else model(example)
 
 
-def prune_(model: nn.Module, example: Any, ratio: float = 0.5) -> nn.Module:
-    """Prune ``ratio`` of every layer's channels by magnitude, in place, as its README does."""
+def prune_(model: nn.Module, example: Any, ratio: float = 0.5, ignored: Sequence[nn.Module] | None = None) -> nn.Module:
+    """Prune ``ratio`` of every layer's channels by magnitude, in place, as its README does.
+
+    Args:
+        model: changed.
+        example: a tensor, a tuple of positionals or a dict of keywords.
+        ratio: share of channels to remove.
+        ignored: layers to leave alone; those that make the outputs when None.
+    """
     import torch_pruning
+
+    ignored = output_layers(model, example) if ignored is None else ignored
 
     with torch.enable_grad():
         pruner = torch_pruning.pruner.BasePruner(
@@ -48,7 +58,7 @@ def prune_(model: nn.Module, example: Any, ratio: float = 0.5) -> nn.Module:
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=ratio,
             global_pruning=False,
-            ignored_layers=output_layers(model, example),
+            ignored_layers=list(ignored),
         )
         pruner.step()
     return model
