@@ -209,7 +209,7 @@ def test_only_parameters_are_weights(net, graph):
 
 
 def test_slices_are_units_by_rest(net, graph):
-    tensors = {name: p for name, p in net.named_parameters(remove_duplicate=False)}
+    tensors = dict(net.named_parameters(remove_duplicate=False))
     found = {
         slot.tensor: tuple(matrix.shape) for slot, matrix in criteria.slices(tensors, graph.groups["conv.weight:0"])
     }

@@ -37,7 +37,7 @@ def bn_scale(model: nn.Module, graph: Graph, *, reduce: str = "mean", normalise:
         UnknownNameError: an unknown reduction or normaliser.
     """
     tensors = slot_parameters(model, graph)
-    total = fold(graph, tensors, lambda t, dims: t.abs().sum(dims), lambda at: at.sum(1))
+    total = fold(graph, tensors, torch.abs)
     scales = {name: _averaged(measured, tensors) for name, measured in total.items()}
     known = {name: reduced(scales[name], graph.groups[name], reduce) for name in scales if scales[name]}
     if graph.groups and not known:

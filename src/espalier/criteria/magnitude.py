@@ -62,9 +62,5 @@ def magnitudes(graph: Graph, tensors: dict[str, Tensor], norm: float) -> dict[st
     if norm not in _NORMS.values():
         raise UnknownNameError("norm", str(norm), _NORMS)
 
-    def measure(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
-        length = torch.linalg.vector_norm(tensor, norm, dim=dims)
-        return length.square() if norm == 2 else length
-
-    gather = (lambda at: at.amax(1)) if math.isinf(norm) else (lambda at: at.sum(1))
-    return fold(graph, tensors, measure, gather)
+    pointwise = torch.square if norm == 2 else torch.abs
+    return fold(graph, tensors, pointwise, torch.amax if math.isinf(norm) else torch.sum)

@@ -62,29 +62,37 @@ def slices(tensors: Mapping[str, Tensor], group: Group) -> Iterator[tuple[Slot, 
 def fold(
     graph: Graph,
     tensors: Mapping[str, Tensor],
-    measure: Callable[[Tensor, tuple[int, ...]], Tensor],
-    gather: Callable[[Tensor], Tensor],
+    pointwise: Callable[[Tensor], Tensor],
+    combine: Callable[..., Tensor] = torch.sum,
 ) -> dict[str, list[tuple[Slot, Tensor]]]:
-    """Measure every unit in every slot without copying the weights.
+    """Measure every unit in every slot without gathering its weights.
 
-    ``measure(tensor, other dims)`` folds a tensor to one number a position (once a tensor dimension, however
-    many groups share it: concatenations would be quadratic otherwise); ``gather`` folds (units, k) to (units,).
+    Each tensor is read once, whatever the number of groups that share it (concatenations would be quadratic
+    otherwise): ``combine`` (``torch.sum`` or ``torch.amax``) folds ``pointwise(tensor)`` to one number a position
+    of each dimension in use, then those of a unit's positions.
 
     Returns:
         ``{group: [(slot, numbers of shape (units,)), ...]}`` in slot order.
     """
-    known: dict[tuple[str, int], Tensor] = {}
-
-    def numbers(slot: Slot) -> Tensor:
-        key = slot.tensor, slot.dim
-        if key not in known:
-            tensor = widened(tensors[slot.tensor])
-            others = tuple(d for d in range(tensor.ndim) if d != slot.dim % tensor.ndim)
-            known[key] = measure(tensor, others) if others else measure(tensor.unsqueeze(1), (1,))
-        return gather(known[key][positions(slot, known[key].device)])
-
+    used: dict[str, set[int]] = {}
+    for group in graph.groups.values():
+        for slot in group.slots:
+            if slot.tensor in tensors:
+                used.setdefault(slot.tensor, set()).add(slot.dim)
+    folded: dict[tuple[str, int], Tensor] = {}
+    for name, dims in used.items():
+        numbers = pointwise(widened(tensors[name]))
+        kernel = tuple(dim for dim in range(numbers.ndim) if dim not in dims)
+        numbers = combine(numbers, kernel, keepdim=True) if kernel else numbers
+        for dim in dims:
+            others = tuple(other for other in dims if other != dim)
+            folded[name, dim] = (combine(numbers, others, keepdim=True) if others else numbers).flatten()
     return {
-        name: [(slot, numbers(slot)) for slot in group.slots if slot.tensor in tensors]
+        name: [
+            (slot, combine(folded[slot.tensor, slot.dim][positions(slot, tensors[slot.tensor].device)], (1,)))
+            for slot in group.slots
+            if slot.tensor in tensors
+        ]
         for name, group in graph.groups.items()
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,11 @@ from .slices import Scores, elements, fold, slot_parameters, widened
 if TYPE_CHECKING:
     from ..graph import Graph
 
-# form: (fold of w * g over a position's weights, fold over a unit's positions)
-_FORMS: dict[str, tuple[Callable, Callable]] = {
-    "unit": (lambda p, dims: p.sum(dims), lambda at: at.sum(1).abs()),
-    "element": (lambda p, dims: p.abs().sum(dims), lambda at: at.sum(1)),
-    "square": (lambda p, dims: p.square().sum(dims), lambda at: at.sum(1)),
+# form: what is summed over a unit's weights, from the products w * g; the sum's absolute value is taken
+_FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "unit": lambda products: products,
+    "element": torch.abs,
+    "square": torch.square,
 }
 
 
@@ -68,10 +68,10 @@ def taylor(
     with _scoring(model, list(tensors)) as parameters:
         for inputs, targets in batches:
             products = _products(parameters, _loss(model, loss, inputs, targets))
-            measured = fold(graph, products, *_FORMS[form])
+            measured = fold(graph, products, _FORMS[form])
             for name, pairs in measured.items():
                 before = sums.get(name) or [(slot, 0.0) for slot, _ in pairs]
-                sums[name] = [(slot, old + new) for (_, old), (slot, new) in zip(before, pairs, strict=True)]
+                sums[name] = [(slot, old + new.abs()) for (_, old), (slot, new) in zip(before, pairs, strict=True)]
             count += 1
     if not count:
         raise ModelError("taylor: batches is empty; give at least one (inputs, targets) pair")
@@ -101,7 +101,7 @@ def _loss(model: nn.Module, loss: Callable[[Any, Any], Tensor], inputs: Any, tar
     return value.squeeze()
 
 
-def _products(parameters: dict[str, Tensor], value: Tensor) -> dict[str, Tensor]:
+def _products(parameters: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
     """Return weight times gradient for every parameter; zero where the loss does not depend on it."""
     gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
     return {
@@ -122,7 +122,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 @contextmanager
-def _scoring(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
+def _scoring(model: nn.Module, names: list[str]) -> Iterator[Mapping[str, Tensor]]:
     """Yield the named parameters, differentiable, with the model in eval mode; put everything back after."""
     given = dict(model.named_parameters(remove_duplicate=False))
     parameters = {name: given[name] for name in names if given[name].is_floating_point()}

@@ -68,7 +68,7 @@ class Lattice:
         return root
 
     def rounded(self, counts: np.ndarray) -> np.ndarray:
-        """Return the nearest multiples; what is whole, or would round above that, is whole. Bounds are multiples too."""
+        """Return the nearest multiples; what is whole, or would round above that, is whole."""
         nearest = (2 * counts + self.multiple) // (2 * self.multiple) * self.multiple
         return np.minimum(np.where(counts == self.sizes, counts, nearest), self.sizes)
 

@@ -75,7 +75,7 @@ def climb(lattice: Lattice, levels: Mapping[str, np.ndarray], counts: np.ndarray
     A group whose next step does not fit is left there; while steps fit, twice as many are tried together.
     """
     ladders = _ladders(lattice, levels)
-    heap = [(-ladder[counts[group]], group) for group, ladder in ladders.items() if counts[group] < len(ladder)]
+    heap = [(-float(ladder[counts[group]]), group) for group, ladder in ladders.items() if counts[group] < len(ladder)]
     heapq.heapify(heap)
     steps, cost = 1, lattice.cost(counts)
     for _ in range(_CLIMB_COSTS):
@@ -105,7 +105,7 @@ def _stepped(
         group = heap[0][1]
         trial[group] = lattice.above(int(trial[group]), group)
         if trial[group] < lattice.sizes[group]:
-            heapq.heapreplace(heap, (-ladders[group][trial[group]], group))
+            heapq.heapreplace(heap, (-float(ladders[group][trial[group]]), group))
         else:
             heapq.heappop(heap)
     return trial

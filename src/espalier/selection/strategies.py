@@ -92,9 +92,12 @@ def _pooled(scores: Arrays) -> dict[str, np.ndarray]:
     if not scores:
         return {}
     flat = np.concatenate(list(scores.values()))
-    place = np.concatenate([within(values) for values in scores.values()])
+    order = np.argsort(flat, kind="stable")
+    if (flat[order][1:] == flat[order][:-1]).any():
+        place = np.concatenate([within(values) for values in scores.values()])
+        order = np.lexsort((place, flat))
     levels = np.empty(len(flat))
-    levels[np.lexsort((place, flat))] = np.arange(1, len(flat) + 1) / len(flat)
+    levels[order] = np.arange(1, len(flat) + 1) / len(flat)
     ends = np.cumsum([len(values) for values in scores.values()])
     return dict(zip(scores, np.split(levels, ends[:-1]), strict=True))
 
