@@ -10,7 +10,7 @@ STAMP  := .venv/.ready-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 MARKERS := $(if $(filter true,$(CI)),not nightly,not nightly and not slow)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-nightly lint format bench bench-coverage bench-engine bench-demo clean
+.PHONY: help setup demo test test-nightly lint format bench bench-patterns bench-coverage bench-engine bench-demo clean
 
 help:
 	@echo "make demo            train, prune, prove and report on real handwritten digits"
@@ -18,7 +18,7 @@ help:
 	@echo "make test-nightly    the long generated-network search"
 	@echo "make lint            formatter, linter, types, floors"
 	@echo "make format          let the formatter and the linter mend what they can"
-	@echo "make bench           bench-coverage, bench-engine and bench-demo, one after another"
+	@echo "make bench           bench-patterns, -engine, -demo and -coverage (hours), one after another"
 	@echo "make clean           remove .venv and caches"
 
 setup: $(STAMP)
@@ -51,7 +51,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-coverage bench-engine bench-demo
+bench: bench-patterns bench-engine bench-demo bench-coverage
+
+bench-patterns: setup
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.patterns
 
 bench-coverage: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.coverage
