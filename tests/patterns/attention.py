@@ -248,7 +248,7 @@ PATTERNS = [
         example=tokens(4, 4),
         expect=2,
     ),
-    Pattern(name="multihead_self", make=SelfBuiltin, example=tokens(4, 4), expect=1),
+    Pattern(name="multihead_self", make=SelfBuiltin, example=tokens(4, 4), expect=1, zero_ok=False),
     Pattern(name="encoder_layer", make=lambda: Encoder(norm_first=False), example=tokens(4, 4), expect=2),
     Pattern(name="encoder_norm_first", make=lambda: Encoder(norm_first=True, layers=2), example=tokens(4, 4), expect=3),
     Pattern(name="decoder_layer", make=Decoder, example=twice(tokens(4, 4)), expect=2),

@@ -151,11 +151,12 @@ class Crossing(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.sizes = (6, 14)
         self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 12, 1)
         self.c, self.d = nn.Conv2d(6, 4, 1), nn.Conv2d(14, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        left, right = cat([self.a(x), self.b(x)], 1).relu().split([6, 14], 1)
+        left, right = cat([self.a(x), self.b(x)], 1).relu().split(self.sizes, 1)
         return self.c(left) + self.d(right)
 
 
@@ -228,7 +229,7 @@ class Auxiliary(nn.Module):
 
 PATTERNS = [
     Pattern(name="residual", make=Residual, example=image(), expect=3),
-    Pattern(name="option_a_shortcut", make=OptionA, example=image(), expect=3),
+    Pattern(name="option_a_shortcut", make=OptionA, example=image(), expect=2),
     Pattern(name="dense_concat", make=Dense, example=image(), expect=4),
     Pattern(name="unet", make=UNet, example=image(), expect=7),
     Pattern(name="inception", make=Inception, example=image(), expect=5),

@@ -240,7 +240,7 @@ PATTERNS = [
     Pattern(name="channel_loop", make=ChannelLoop, example=image(), expect=1),
     Pattern(name="asserted_shape", make=Asserted, example=image(), expect=1),
     Pattern(name="made_in_forward", make=MadeInForward, example=tokens(4, 4), expect=1),
-    Pattern(name="scaled_by_width", make=ScaledByWidth, example=ids(), expect=1),
+    Pattern(name="scaled_by_width", make=ScaledByWidth, example=ids(), expect=1, zero_ok=False),
     Pattern(
         name="keywords",
         make=Keywords,

@@ -140,10 +140,10 @@ class Translator(nn.Module):
 LAYERS = {
     # name: (layer, width of its output, groups that a good engine finds)
     "lstm": (lambda: nn.LSTM(8, 8, batch_first=True), 8, 2),
-    "lstm_two_layers": (lambda: nn.LSTM(8, 8, 2, batch_first=True), 8, 3),
+    "lstm_two_layers": (lambda: nn.LSTM(8, 8, 2, batch_first=True), 8, 2),
     "lstm_both_ways": (lambda: nn.LSTM(8, 8, batch_first=True, bidirectional=True), 16, 2),
-    "lstm_deep_both_ways": (lambda: nn.LSTM(8, 4, 2, batch_first=True, bidirectional=True), 8, 3),
-    "lstm_projected": (lambda: nn.LSTM(8, 8, batch_first=True, proj_size=4), 4, 2),
+    "lstm_deep_both_ways": (lambda: nn.LSTM(8, 4, 2, batch_first=True, bidirectional=True), 8, 2),
+    "lstm_projected": (lambda: nn.LSTM(8, 8, batch_first=True, proj_size=4), 4, 3),
     "lstm_time_first": (lambda: nn.LSTM(8, 8), 8, 2),
     "lstm_no_bias": (lambda: nn.LSTM(8, 8, bias=False, batch_first=True), 8, 2),
     "gru": (lambda: nn.GRU(8, 8, batch_first=True), 8, 2),
