@@ -74,7 +74,7 @@ def test_readme_names_real_commands() -> None:
     used = set(re.findall(r"^espalier (\w+)", shell, flags=re.MULTILINE))
     assert used and used <= set(COMMANDS)
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    named = set(re.findall(r"make ([\w-]+)", README))
+    named = set(re.findall(r"^make ([\w-]+)", shell, flags=re.MULTILINE))
     assert {"demo", "test"} <= named <= targets
 
 
