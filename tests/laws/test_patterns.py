@@ -15,7 +15,7 @@ from torch import nn
 
 import espalier as es
 
-from ..patterns import PATTERNS, Pattern
+from ..patterns import BY_NAME, PATTERNS, Pattern
 from ..patterns.masking import build, call, close, counted_plan, free_of_statistics, masked_outputs, outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:.*weight_norm. is deprecated")
@@ -116,3 +116,16 @@ def test_trains_after_the_cut(case: Case) -> None:
     assert {name for name, p in named.items() if p.requires_grad} == trainable
     assert all(p.grad is None or p.grad.shape == p.shape for p in named.values())
     assert any(p.grad is not None and bool(p.grad.ne(0).any()) for p in named.values())
+
+
+def test_the_oracle_sees_a_wrong_pairing() -> None:
+    pattern = BY_NAME["conv2d"]
+    graph = es.trace(*build(pattern))
+    keep = counted_plan(graph, graph.groups, seed=0)
+    model, example = build(pattern)
+    small = es.cut(model, graph, es.Plan(keep, graph.fingerprint), prove=False)
+    masked = masked_outputs(build(pattern)[0], graph.groups, keep, example)
+    assert close(outputs(small, example), masked)
+    with torch.no_grad():
+        small.two.weight.copy_(small.two.weight.roll(1, 1))
+    assert not close(outputs(small, example), masked)
