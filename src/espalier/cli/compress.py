@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import torch
 from torch import nn
 
 from .. import api
-from ..recipes.compress import Names
-from ..recipes.compress import compress as run_recipe
 from ..recipes.folder import new_folder
 from ..recipes.settings import Settings
 from ..tasks import Task, load_task
 from ..zoo import load_weights
 from .options import Compress, Demo
-from .report import write_report
 
 _DEMO_MODEL, _DEMO_DATA = "espalier:digits_cnn", "digits"
 
@@ -25,7 +24,7 @@ def demo(chosen: Demo) -> None:
         macs=chosen.macs, rounds=3, train_epochs=12, round_epochs=2, epochs=10, batch_size=64, seed=chosen.seed
     )
     task = load_task(_DEMO_DATA, batch_size=settings.batch_size, seed=settings.seed)
-    _run(_DEMO_MODEL, _seeded_model(_DEMO_MODEL, task, settings.seed), task, settings, chosen.out, "demo")
+    _run(_seeded_model(_DEMO_MODEL, task, settings.seed), task, settings, new_folder(chosen.out, "demo"))
 
 
 def compress(chosen: Compress) -> None:
@@ -35,31 +34,22 @@ def compress(chosen: Compress) -> None:
     model = _seeded_model(chosen.model, task, settings.seed, pretrained=chosen.pretrained)
     if chosen.weights is not None:
         load_weights(model, chosen.weights)
-    _run(chosen.model, model, task, settings, chosen.out, chosen.model)
+    _run(model, task, settings, new_folder(chosen.out, chosen.model))
 
 
 def _seeded_model(name: str, task: Task, seed: int, *, pretrained: bool = False) -> nn.Module:
-    import torch
-
+    """Build the model with an output a class; the user's own function decides that for itself."""
     torch.manual_seed(seed)
-    return api.model(name, pretrained=pretrained, classes=task.classes)
+    own = name.rpartition(":")[0].endswith(".py")
+    return api.model(name, pretrained=pretrained, classes=None if own else task.classes)
 
 
-def _run(name: str, model: nn.Module, task: Task, settings: Settings, out: str, title: str) -> None:
-    """Run the recipe in a new folder; the report is written whatever happens once the folder exists."""
-    folder = new_folder(out, title)
+def _run(model: nn.Module, task: Task, settings: Settings, folder: Path) -> None:
+    """Run the recipe in a new folder and print before and after; api.compress leaves a report whatever happens."""
     try:
-        result = run_recipe(
-            model,
-            task,
-            settings,
-            folder=folder,
-            names=Names(model=name, data=task.name),
-            fresh=lambda: api.model(name, classes=task.classes),
-        )
+        result = api.compress(model, task, settings, folder=folder)
     finally:
         if folder.exists():
-            write_report(folder)
             print(f"run folder: {folder}", file=sys.stderr)
     print(result.comparison)
     for line in filter(None, (result.run.proof, *result.run.notes)):

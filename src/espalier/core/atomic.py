@@ -17,7 +17,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # what the user's umask gives; some writers make their files private
         _sync(temporary)
         os.replace(temporary, target)
     finally:

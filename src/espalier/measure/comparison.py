@@ -6,7 +6,7 @@ import io
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from torch import nn
 
@@ -63,9 +63,9 @@ class Comparison:
             if before is not None and after is not None:
                 yield Row(label, show(before), show(after), None if name == "accuracy" else ratios.get(name))
 
-    def __rich__(self) -> Table:
-        """Return the table."""
-        table = Table(caption=self.conditions or None, caption_justify="left")
+    def __rich__(self) -> Group:
+        """Return the table, and under it how latency was measured."""
+        table = Table()
         table.add_column("")
         for name in ("before", "after", "ratio"):
             table.add_column(name, justify="right")
@@ -74,7 +74,7 @@ class Comparison:
             if row.label == LABELS["latency_ms"][0] and self.latency_ratio is not None:
                 ratio = "{1:.3f} [{0:.3f}, {2:.3f}]".format(*self.latency_ratio).replace("[", r"\[")
             table.add_row(row.label, row.before, row.after, ratio)
-        return table
+        return Group(table, *([self.conditions] if self.conditions else []))
 
     def __str__(self) -> str:
         """Return the table as text, so that plain ``print`` shows it."""
@@ -141,6 +141,6 @@ LABELS = {
     "params": ("parameters", _whole),
     "activations": ("peak activations", _whole),
     "size_bytes": ("bytes", _whole),
-    "latency_ms": ("latency, ms", lambda value: f"{value:.3g}"),
+    "latency_ms": ("latency, ms", lambda value: f"{value:.2f}"),
     "accuracy": ("test accuracy, %", lambda value: f"{100 * value:.2f}"),
 }

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import criteria
-from ..core import Budget, Cost, CutError, Plan
+from ..core import Budget, Cost, CutError, ModelError, Plan
 from ..core.run import Epoch, Run, Width
 from ..graph import carry_optimizer, cut, trace
 from ..graph.files import load, save
@@ -55,11 +54,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Names:
-    """What to call the model, the data and the run, for people to read."""
+    """What to call the model and the data, for people to read."""
 
     model: str = ""
     data: str = ""
-    run: str = "run"
 
 
 def compress(
@@ -69,7 +67,6 @@ def compress(
     *,
     folder: str | Path | None = None,
     names: Names = Names(),
-    fresh: Callable[[], nn.Module] | None = None,
 ) -> Result:
     """Return a smaller network that does ``task``, with a record of how it came about. ``model`` is untouched.
 
@@ -79,21 +76,48 @@ def compress(
         settings: budget, criterion, epochs and so on.
         folder: of the run; it must not exist. Nothing is written when None.
         names: for the report.
-        fresh: builds the uncut architecture anew, to reload the result in; a copy of ``model`` serves when None.
 
     Raises:
         ModelError: the model does not run on the task's inputs, or nothing in it can be pruned.
         BudgetError: no budget, or one that no plan can reach.
+        UnknownNameError: no such criterion, or a pattern that matches nothing.
         TrainingError: the loss is no longer finite.
     """
+    criteria.named(settings.criterion)
     budget = Budget(macs=settings.macs, params=settings.params, activations=settings.activations)
     example = task.example()
     graph = trace(model, example)
+    _check_classes(model, example, task)
     _plan(graph, criteria.random(model, graph), budget, settings)  # an unreachable budget is refused before any work
     limits = dict(budget.limits(graph.cost()))
-    run = Run(
-        name=Path(folder).name if folder is not None else names.run,
-        model=names.model or type(model).__name__,
+    run = _new_run(
+        graph,
+        settings,
+        Names(names.model or type(model).__name__, names.data),
+        None if folder is None else Path(folder).name,
+    )
+    with Journal(run, None if folder is None else Path(folder)) as journal:
+        dense, optimizer = _train_dense(model, task, settings, journal)
+        small = _shrink(dense, task, settings, limits, optimizer, journal)
+        small = _save_and_reload(small, model, example, journal)
+        comparison = _measure(dense, small, task, (graph.cost(), trace(small, example).cost()), journal)
+    return Result(small, journal.run, comparison)
+
+
+def _check_classes(model: nn.Module, example: Tensor, task: Task) -> None:
+    with torch.no_grad():
+        shape = tuple(logits(copy.deepcopy(model).eval()(example)).shape)
+    if len(shape) != 2 or shape[1] < task.classes:
+        raise ModelError(
+            f"{type(model).__name__} answers with shape {shape} for a batch of {len(example)}; the data has "
+            f"{task.classes} classes, so it should be ({len(example)}, {task.classes})"
+        )
+
+
+def _new_run(graph: Graph, settings: Settings, names: Names, folder: str | None) -> Run:
+    return Run(
+        name=folder or "run",
+        model=names.model,
         data=names.data,
         settings=dataclasses.asdict(settings),
         environment=environment(settings.seed),
@@ -102,12 +126,6 @@ def compress(
             Width(group=g.name, before=g.size, after=g.size, slots=len(g.slots)) for g in graph.groups.values()
         ),
     )
-    with Journal(run, None if folder is None else Path(folder)) as journal:
-        dense, optimizer = _train_dense(model, task, settings, journal)
-        small = _shrink(dense, task, settings, limits, optimizer, journal)
-        small = _save_and_reload(small, fresh or (lambda: copy.deepcopy(model)), example, journal)
-        comparison = _measure(dense, small, task, (graph.cost(), trace(small, example).cost()), journal)
-    return Result(small, journal.run, comparison)
 
 
 def _train_dense(
@@ -164,7 +182,7 @@ def _shrink(
         journal.update(
             widths=_narrowed(journal.run.widths, plan),
             notes=(*journal.run.notes, *(note for note in plan.notes if note not in journal.run.notes)),
-            proof=f"{done} of {settings.rounds} cuts proved: the cut network equals the masked dense one",
+            proof=f"{done} of {settings.rounds} cuts proved in {small.espalier_proof}: cut equals masked",
         )
         training = settings.training(settings.epochs if left == 1 else settings.round_epochs)
         if training.epochs:
@@ -207,8 +225,8 @@ def _narrowed(widths: tuple[Width, ...], plan: Plan) -> tuple[Width, ...]:
     )
 
 
-def _save_and_reload(small: nn.Module, fresh: Callable[[], nn.Module], example: Tensor, journal: Journal) -> nn.Module:
-    """Write the model, read it back on a fresh architecture, and return that copy if it answers the same.
+def _save_and_reload(small: nn.Module, original: nn.Module, example: Tensor, journal: Journal) -> nn.Module:
+    """Write the model, read it back on a copy of the uncut one, and return that copy if it answers the same.
 
     Raises:
         CutError: it does not.
@@ -217,7 +235,7 @@ def _save_and_reload(small: nn.Module, fresh: Callable[[], nn.Module], example: 
         return small
     path = journal.folder / "model.safetensors"
     save(small, path)
-    back = load(path, fresh).eval()
+    back = load(path, original).eval()
     small.eval()
     with torch.no_grad():
         same = torch.equal(logits(small(example)), logits(back(example)))

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..core import EspalierError
+
+
+class SettingsError(EspalierError):
+    """A setting is out of range."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -65,6 +71,18 @@ class Settings:
     """share of the target spread over all classes"""
     seed: int = 0
     """of everything random"""
+
+    def __post_init__(self) -> None:
+        """Check ranges; the budget and the names are checked where they are used."""
+        least = {"round_to": 1, "rounds": 1, "score_batches": 1, "train_epochs": 0, "round_epochs": 0, "epochs": 0}
+        for name, smallest in {**least, "batch_size": 2, "seed": 0}.items():
+            if getattr(self, name) < smallest:
+                raise SettingsError(f"{name}={getattr(self, name)}: must be at least {smallest}")
+        for name in ("lr", "train_lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise SettingsError(f"{name}={getattr(self, name)}: must be above 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise SettingsError(f"label_smoothing={self.label_smoothing}: must be in [0, 1)")
 
     def training(self, epochs: int, lr: float | None = None) -> Training:
         """Return the training settings of one stretch."""

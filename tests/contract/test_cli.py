@@ -1,0 +1,215 @@
+"""The command line: exit codes, one clear message each, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from espalier import cli
+from espalier.cli import COMMANDS, main
+from espalier.recipes.folder import read_run
+
+SOURCE = str(Path(cli.__file__).parents[2])  # child processes find the package where this one did
+COMMAND = [sys.executable, "-c", "from espalier.cli import main; main()"]
+QUICK = ["--epochs", "1", "--score-batches", "1", "--batch-size", "128"]
+
+
+@pytest.fixture(autouse=True)
+def _children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([SOURCE, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return int(stop.value.code or 0)
+
+
+def test_help_answers_without_torch_and_at_once() -> None:
+    script = "import sys; from espalier.cli import main\ntry: main(['--help'])\nfinally: print(sorted(sys.modules))"
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        seconds.append(time.perf_counter() - start)
+    assert all(name in out for name in COMMANDS)
+    assert "'torch'" not in out and "'tyro'" not in out
+    assert min(seconds) <= 0.3
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_without_torch(name: str) -> None:
+    script = (
+        "import sys; from espalier.cli import main\ntry: main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, name, "--help"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"usage: espalier {name}" in out and out.endswith("False\n")
+
+
+USER_FILE = """
+import torch
+from torch import nn
+
+def broken():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Conv2d(3, 4, 3)
+        def forward(self, x):
+            return self.a(x).mean((2, 3))
+    return Broken()
+
+def frozen():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 3))
+
+def explosive():
+    class Explosive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(64, 16), nn.Linear(16, 10)
+        def forward(self, x):
+            return self.b(self.a(x.flatten(1))) * 1e30
+    return Explosive()
+"""
+
+REFUSED = [
+    ("compres", "Did you mean 'compress'?"),
+    ("compress espalier:digits_cnn --data digits", "empty budget"),
+    ("compress espalier:digits_cnn --data digits --macs 1.5", "ratio"),
+    ("compress espalier:digits_cnn --data digits --macs 1", "1"),
+    ("compress espalier:digits_cn --data digits --macs 0.5", "digits_cnn"),
+    ("compress nobody:digits_cnn --data digits --macs 0.5", "nobody"),
+    ("compress espalier:digits_cnn --data digit --macs 0.5", "digits"),
+    ("compress espalier:digits_cnn --data parquet:nowhere --macs 0.5", "nowhere"),
+    ("compress espalier:digits_cnn --data digits --macs 0.5 --criterion tailor", "taylor"),
+    ("compress espalier:digits_cnn --data digits --macs 0.5 --keep stm*", "stm"),
+    ("compress espalier:digits_cnn --data digits --macs 0.5 --weights nowhere.pt", "nowhere.pt"),
+    ("compress espalier:digits_cnn --data digits --macs 0.5 --weights user.py", "user.py"),
+    ("compress espalier:digits_cnn --data digits --macs 0.5 --round-to 0", "round_to"),
+    ("compress espalier:digits_cnn --data digits --macs 0.5 --lr -1", "lr"),
+    ("compress user.py:nobody --data digits --macs 0.5", "nobody"),
+    ("compress nowhere.py:broken --data digits --macs 0.5", "nowhere.py"),
+    ("compress user.py:broken --data digits --macs 0.5", "channels"),
+    ("compress user.py:frozen --data digits --macs 0.5", "output of the model"),
+    ("compress user.py:narrow --data digits --macs 0.5", "10 classes"),
+    ("trace espalier:digits_cn", "digits_cnn"),
+    ("report nowhere", "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), REFUSED)
+def test_a_mistake_gets_one_clear_message(
+    line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("user.py").write_text(USER_FILE)
+    assert run(*line.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("espalier: ") and message in error
+    assert "Traceback" not in error and error.count("espalier: ") == 1
+    assert {path.name for path in tmp_path.iterdir()} <= {"user.py", "__pycache__"}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("user.py").write_text(USER_FILE)
+    line = ["compress", "user.py:explosive", "--data", "digits", "--macs", "0.5", "--criterion", "magnitude"]
+    assert run(*line, *QUICK, "--lr", "1e10", "--epochs", "3") == 2
+    assert "learning rate" in capsys.readouterr().err
+    (folder,) = Path("runs").iterdir()
+    assert read_run(folder).status == "failed" and "learning rate" in read_run(folder).notes[-1]
+    assert (folder / "report.html").exists()
+
+
+def test_compress_does_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["compress", "espalier:digits_cnn", "--data", "digits", "--macs", "0.6", "--out", str(tmp_path)]
+    assert run(*line, *QUICK, "--rounds", "2", "--keep", "stem.0*", "--keep", "block1.conv1*") == 0
+    out = capsys.readouterr().out
+    assert "MACs" in out and "report.html" in out
+    (folder,) = tmp_path.iterdir()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"run.json", "report.html", "model.safetensors", "plan-1.json", "plan-2.json"}
+    found = read_run(folder)
+    assert found.status == "finished" and found.model == "espalier:digits_cnn" and len(found.history) == 2
+    assert found.before.macs and found.after.macs and 0.59 <= found.after.macs / found.before.macs <= 0.6
+    kept = {width.group: (width.before, width.after) for width in found.widths}
+    assert all(before == after for name, (before, after) in kept.items() if name.startswith(("stem", "block1")))
+    assert any(after < before for before, after in kept.values())
+    assert "cuts proved" in found.proof
+
+
+def test_the_saved_model_loads_in_a_new_process(tmp_path: Path) -> None:
+    line = ["compress", "espalier:digits_cnn", "--data", "digits", "--macs", "0.3", "--out", str(tmp_path)]
+    assert run(*line, *QUICK, "--criterion", "magnitude") == 0
+    (folder,) = tmp_path.iterdir()
+    script = (
+        "import espalier as es, torch, sys\n"
+        "small = es.load(sys.argv[1], es.model('espalier:digits_cnn'))\n"
+        "print(sum(p.numel() for p in small.parameters()), small.eval()(torch.zeros(2, 1, 8, 8)).shape)"
+    )
+    command = [sys.executable, "-c", script, str(folder / "model.safetensors")]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out == f"{read_run(folder).after.params} torch.Size([2, 10])\n"
+
+
+def test_trace_prints_groups_reasons_and_share(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("trace", "espalier:digits_cnn") == 0
+    out = capsys.readouterr().out
+    assert "stem.0.weight:0" in out and "output of the model" in out and "% of" in out
+    assert run("trace", "espalier:digits_cnn", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {"groups", "ties", "frozen", "prunable_share", "cost"} == set(data)
+    assert [group["size"] for group in data["groups"]] == [32, 32, 64, 64]
+    assert data["groups"][0]["slots"][0] == {"tensor": "stem.0.weight", "dim": 0, "role": "producer"}
+
+
+def test_report_is_written_again_from_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["compress", "espalier:digits_cnn", "--data", "digits", "--macs", "0.7", "--out", str(tmp_path)]
+    assert run(*line, *QUICK, "--criterion", "random") == 0
+    (folder,) = tmp_path.iterdir()
+    before = (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
+    assert run("report", str(folder)) == 0
+    assert capsys.readouterr().out.endswith(f"{folder / 'report.html'}\n")
+    assert (folder / "report.html").read_text() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_leaves_a_consistent_folder(tmp_path: Path) -> None:
+    environment = {**os.environ, "CI": "1"}
+    command = [*COMMAND, "demo", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.time() + 120
+        while (
+            process.poll() is None
+            and time.time() < deadline
+            and not any(read_run(f.parent).history for f in tmp_path.glob("*/run.json"))
+        ):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in error and "Traceback" not in error
+    (folder,) = tmp_path.iterdir()
+    found = read_run(folder)
+    assert found.status == "interrupted" and found.history and found.finished
+    assert "interrupted" in (folder / "report.html").read_text()
+    names = {path.name for path in folder.iterdir()}
+    assert names - {"dense.safetensors"} == {"run.json", "report.html", "checkpoint.safetensors"}
+    script = "import espalier as es, sys; es.load(sys.argv[1], es.model('espalier:digits_cnn'))"
+    subprocess.run([sys.executable, "-c", script, str(folder / "checkpoint.safetensors")], check=True)
