@@ -10,7 +10,7 @@ STAMP  := .venv/.ready-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 MARKERS := $(if $(filter true,$(CI)),not nightly,not nightly and not slow)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-nightly lint format bench bench-patterns bench-coverage bench-engine bench-demo clean
+.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo clean
 
 help:
 	@echo "make demo            train, prune, prove and report on real handwritten digits"
@@ -24,7 +24,7 @@ help:
 setup: $(STAMP)
 
 # PyTorch first and pinned: timm and torchvision would otherwise choose a build for us.
-$(STAMP): pyproject.toml
+$(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Espalier needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
@@ -41,10 +41,18 @@ test: setup
 test-nightly: setup
 	$(ONE_THREAD) ESPALIER_HYPOTHESIS=nightly $(BIN)/python -m pytest -n 2
 
-lint: setup
+lint: lint-format lint-style lint-floors lint-types
+
+lint-format: setup
 	$(BIN)/ruff format --check .
+
+lint-style: setup
 	$(BIN)/ruff check .
+
+lint-floors: setup
 	$(BIN)/lint-imports
+
+lint-types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: setup
