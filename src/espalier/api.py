@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 def model(name: str, *, pretrained: bool = False, classes: int | None = None) -> nn.Module:
     """Build a model by name. Nothing is downloaded unless ``pretrained`` is true.
 
+    >>> model("espalier:digits_cnn", classes=3).head
+    Linear(in_features=64, out_features=3, bias=True)
+
     Args:
         name: ``timm:NAME``, ``torchvision:NAME``, ``transformers:TYPE`` (an architecture with random weights;
             ``transformers:tiny-TYPE`` is the same in small), ``espalier:NAME``, or ``path/to/file.py:function``.

@@ -46,6 +46,10 @@ def load_task(
 ) -> Task:
     """Load a classification task.
 
+    >>> task = load_task("digits")
+    >>> task.classes, task.input_shape, len(task.train.labels)
+    (10, (1, 8, 8), 1259)
+
     Args:
         source: ``digits`` (scikit-learn's, 8x8), ``parquet:PATH`` (a folder with train.parquet and test.parquet), or
             ``imagefolder:PATH`` (a folder a class, inside train/ and val/ or alone).
