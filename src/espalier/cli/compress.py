@@ -21,7 +21,7 @@ _DEMO_MODEL, _DEMO_DATA = "espalier:digits_cnn", "digits"
 def demo(chosen: Demo) -> None:
     """Train, compress, save, reload and measure the zoo's ``digits_cnn``."""
     settings = Settings(
-        macs=chosen.macs, rounds=3, train_epochs=12, round_epochs=2, epochs=10, batch_size=64, seed=chosen.seed
+        macs=chosen.macs, rounds=3, train_epochs=15, round_epochs=3, epochs=20, batch_size=64, seed=chosen.seed
     )
     task = load_task(_DEMO_DATA, batch_size=settings.batch_size, seed=settings.seed)
     _run(_seeded_model(_DEMO_MODEL, task, settings.seed), task, settings, new_folder(chosen.out, "demo"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from ..core import Tie
     from ..graph import Graph
 
+_PIPE_WIDTH = 160
+
 
 def trace(chosen: Trace) -> None:
     """Trace the model on its default example and print what the engine found."""
@@ -25,7 +29,7 @@ def trace(chosen: Trace) -> None:
     if chosen.json:
         print(json.dumps(to_data(graph), indent=1))
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     for table in (groups_table(graph), ties_table(graph), frozen_table(graph)):
         if table.row_count:
             console.print(table)
@@ -59,9 +63,10 @@ def to_data(graph: Graph) -> dict[str, Any]:
 
 def groups_table(graph: Graph) -> Table:
     """Return one row a group: name, units, the tensors it lies on."""
-    table = Table("group", title="Groups", title_justify="left")
+    table = Table(title="Groups", title_justify="left")
+    table.add_column("group", overflow="fold")
     table.add_column("units", justify="right")
-    table.add_column("places")
+    table.add_column("places", overflow="fold")
     for group in graph.groups.values():
         first = ", ".join(f"{slot.tensor}:{slot.dim}" for slot in group.slots[:4])
         more = f" and {len(group.slots) - 4} more" if len(group.slots) > 4 else ""
@@ -79,14 +84,15 @@ def ties_table(graph: Graph) -> Table:
 
 def frozen_table(graph: Graph) -> Table:
     """Return one row a reason and source line, with the tensors that it freezes."""
-    table = Table("reason", "source", title="Frozen", title_justify="left")
+    table = Table("reason", title="Frozen", title_justify="left")
+    table.add_column("source", overflow="fold")
     table.add_column("axes", justify="right")
-    table.add_column("for example")
+    table.add_column("for example", overflow="fold")
     by_reason: dict[tuple[str, str], list[str]] = {}
     for axis in graph.frozen:
         by_reason.setdefault((axis.reason, axis.source), []).append(f"{axis.tensor}:{axis.dim}")
     for (reason, source), axes in by_reason.items():
-        table.add_row(escape(reason), escape(source), str(len(axes)), escape(", ".join(axes[:3])))
+        table.add_row(escape(reason), escape(near(source)), str(len(axes)), escape(", ".join(axes[:3])))
     return table
 
 
@@ -96,3 +102,10 @@ def equation(tie: Tie) -> str:
     for name, power in tie.powers.items():
         (top if power > 0 else bottom).extend([f"size({name})"] * abs(power))
     return f"size({tie.derived}) = {' * '.join(top) or '1'}" + (f" / ({' * '.join(bottom)})" if bottom else "")
+
+
+def near(source: str) -> str:
+    """Return ``file:line`` from where Python would import the file, which is shorter and says as much."""
+    folders = [Path.cwd(), *(Path(folder) for folder in sys.path if folder)]
+    inside = [folder for folder in folders if source.startswith(f"{folder}/")]
+    return source[len(str(max(inside, key=lambda folder: len(str(folder))))) + 1 :] if inside else source
