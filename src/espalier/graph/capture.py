@@ -73,9 +73,9 @@ def _does_not_run(model: nn.Module, example: Any, error: Exception) -> ModelErro
 def _capture(model: nn.Module, example: Any, forward_fn: Forward | None, training: bool, to_meta: bool) -> Record:
     twin = skeleton(model, "meta" if to_meta else None)
     if to_meta:
-        example = _map_tensors(example, lambda t: t.to("meta"))
+        example = map_tensors(example, lambda t: t.to("meta"))
     else:
-        example = _map_tensors(example, torch.Tensor.clone)
+        example = map_tensors(example, torch.Tensor.clone)
     twin.train()
     twin.train(training)
     tag_sizes(twin)
@@ -105,13 +105,13 @@ def _quiet() -> Iterator[None]:
         Size.comparisons = comparisons
 
 
-def _map_tensors(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def map_tensors(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(tree, torch.Tensor):
         return change(tree)
     if isinstance(tree, dict):
-        return type(tree)({k: _map_tensors(v, change) for k, v in tree.items()})
+        return type(tree)({k: map_tensors(v, change) for k, v in tree.items()})
     if isinstance(tree, list | tuple):
-        items = [_map_tensors(v, change) for v in tree]
+        items = [map_tensors(v, change) for v in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     return tree
 

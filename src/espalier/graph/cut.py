@@ -9,7 +9,7 @@ from .graph import Graph
 from .layers import follow_weights
 from .operate import check_surgery, operate
 from .prove import prove as prove_surgery
-from .rescale import rescale_queries
+from .rescale import rescale
 from .tensors import named_tensors
 
 
@@ -32,9 +32,9 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
     """
     surgery = prepared(model, graph, plan)
     small = operate(model, surgery)
-    rescale_queries(small, graph, plan)
+    rescale(small, graph, plan)
     if prove:
-        small.espalier_proof = prove_surgery(model, graph, plan, small)  # type: ignore[assignment]
+        small.espalier_proof = prove_surgery(model, graph, plan)  # type: ignore[assignment]
     return small
 
 
@@ -43,7 +43,7 @@ def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> n
     surgery = prepared(model, graph, plan)
     proof = cut(model, graph, plan).espalier_proof if prove else None
     operate(model, surgery, inplace=True)
-    rescale_queries(model, graph, plan)
+    rescale(model, graph, plan)
     if proof is not None:
         model.espalier_proof = proof  # type: ignore[assignment]
     return model

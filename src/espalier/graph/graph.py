@@ -17,10 +17,11 @@ from .cost import CostModel, compile_cost
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
 from .record import Record
+from .rescale import Rescaled, find_rescaled
 from .rules import rule_for
 from .tensors import named_tensors
 from .ties import Solution, feasible, solve
-from .units import Dim
+from .units import Dim, Why
 
 
 @dataclass(eq=False)
@@ -47,6 +48,7 @@ class Graph:
     records: tuple[Record, ...] = field(repr=False)
     leaves: dict[str, Dims] = field(repr=False)
     originals: dict[tuple, int] = field(repr=False)
+    rescaled: tuple[Rescaled, ...] = field(repr=False)
     example: Any = field(repr=False, default=None)
     forward_fn: Forward | None = field(repr=False, default=None)
 
@@ -251,6 +253,11 @@ def _assemble(
     touched = {r.names[v] for r in records for op in r.ops for v in op.refs() if v in r.names}
     leaves = {name: dims for name, dims in axes.leaves.items() if name in touched}
     originals = size_values(model)
+    rescaled = tuple(find_rescaled(axes, records[0]))
+    for one in rescaled:
+        if one.rows is None and one.dim is not None:
+            why = Why("attention derives its scale from it, and no weights before it can make up for that")
+            axes.units.freeze(one.dim, Why(why.reason, records[0].ops[one.step].source))
     extra = [(r.training, a, b) for r in records for a, b in r.comparisons]
     while True:
         found = partition(axes, leaves)
@@ -287,6 +294,7 @@ def _assemble(
         records=tuple(records),
         leaves=leaves,
         originals=originals,
+        rescaled=rescaled,
         example=example,
         forward_fn=forward_fn,
     )

@@ -1,1 +1,225 @@
-def prove(model, graph, plan, small): ...
+"""Prove: a cut model must compute what the masked original and the replayed record compute.
+
+    (1) shapes        (2) cut module = record replayed with the sliced tensors
+    (3) cut module = masked dense record (``masked.py``)        (4) one forward and backward in train mode
+
+In float64 at a relative tolerance of 1e-8; in float32 at 1e-3 where the model cannot run in float64 or its weights
+exceed 2 GB; shapes only on meta. Small, zero and constant tensors are randomised first: zero-initialised heads and tiny
+layer scales would make every comparison pass.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core import EspalierError, Plan, ProofError, Surgery
+from .capture import map_tensors, run_model
+from .graph import Graph
+from .layers import follow_weights
+from .masked import MaskedReplay
+from .operate import operate
+from .record import tensors_in
+from .replay import oracle
+from .rescale import rescale
+from .tensors import named_tensors
+
+LARGE_BYTES = 2 * 2**30
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
+
+
+def prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
+    """Prove a plan on a copy of the model; return how: "float64", "float32" or "shapes".
+
+    Raises:
+        ProofError: the cut model does not run, or differs from the oracle or the witness; names the groups.
+    """
+    try:
+        return _prove(model, graph, plan)
+    except ProofError as error:
+        guilty = _guilty(model, graph, plan)
+        names = ", ".join(guilty) if guilty else "no group alone: " + ", ".join(list(plan.keep)[:4])
+        raise ProofError(f"{error} (groups: {names}). Keep these groups whole, or report the pattern") from error
+
+
+def _prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
+    tensors = named_tensors(model)
+    if any(t.is_meta for t in tensors.values()):
+        check_shapes(graph, plan, operate(model, _surgery(model, graph, plan)))
+        return "shapes"
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
+    if size <= LARGE_BYTES and vars(graph).get("runs_in_double", True):
+        try:
+            _compare(model, graph, plan, torch.float64)
+            return "float64"
+        except ProofError:
+            if _runs_in_double(model, graph):
+                raise
+    _compare(model, graph, plan, torch.float32)
+    return "float32"
+
+
+def _surgery(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
+    surgery = graph.surgery(plan)
+    return Surgery(surgery.slices, {**follow_weights(model, surgery), **surgery.attributes})
+
+
+def _runs_in_double(model: nn.Module, graph: Graph) -> bool:
+    """Whether the model runs in float64: hard-coded dtypes do not."""
+    if "runs_in_double" not in vars(graph):
+        twin = checking_copy(model, torch.float64)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                run_model(twin, checking_example(graph, torch.float64), graph.forward_fn)
+            vars(graph)["runs_in_double"] = True
+        except Exception:  # noqa: BLE001 - any failure means no
+            vars(graph)["runs_in_double"] = False
+    return vars(graph)["runs_in_double"]
+
+
+def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> None:
+    dense = checking_copy(model, dtype)
+    small = operate(dense, _surgery(dense, graph, plan))
+    rescale(small, graph, plan)
+    check_shapes(graph, plan, small)
+    example = checking_example(graph, dtype)
+    inputs = [t.clone() for t in tensors_in(example)]
+    with torch.random.fork_rng(devices=[]):
+        found = _run(small, example, graph)
+        _same(found, oracle(graph, plan, named_tensors(small), [t.clone() for t in inputs]), dtype, "the replayed record")
+        witness = MaskedReplay(graph, plan, named_tensors(dense), inputs)
+        try:
+            expected = witness.run()
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+            raise ProofError(f"the masked record does not run: {error}") from error
+        _same(found, _kept_outputs(graph, plan, expected), dtype, "the masked original")
+        if len(graph.records) > 1:
+            _trains(small, checking_example(graph, dtype), graph)
+
+
+def checking_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Copy a model in eval mode and ``dtype``, with small, zero and constant parameters randomised."""
+    memo: dict[int, Any] = {}
+    for tensor in named_tensors(model).values():
+        if not tensor.is_leaf:
+            memo[id(tensor)] = tensor.detach().clone()
+    twin = copy.deepcopy(model, memo).eval()
+    if dtype == torch.float64:
+        twin = twin.double()
+    generator = torch.Generator().manual_seed(0)
+    statistics = {"running_mean", "running_var"}
+    with torch.no_grad():
+        for name, tensor in named_tensors(twin).items():
+            last = name.rpartition(".")[2]
+            if tensor.is_floating_point() and (isinstance(tensor, nn.Parameter) or last in statistics):
+                _randomise(tensor, last, generator)
+    return twin
+
+
+def _randomise(tensor: Tensor, name: str, generator: torch.Generator) -> None:
+    low, high = (float(v) for v in tensor.detach().aminmax())
+    if tensor.numel() == 0 or (high - low > 1e-4 and max(abs(low), abs(high)) > 1e-3):
+        return
+    noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float32).to(tensor)
+    positive = name == "running_var" or (low > 0 and tensor.dim() <= 1)
+    tensor.copy_(noise + 0.5 if positive else (noise - 0.5) * 0.4)
+
+
+def checking_example(graph: Graph, dtype: torch.dtype) -> Any:
+    """Return the example in ``dtype``, its floating tensors with noise (an example may be all zeros)."""
+    generator = torch.Generator().manual_seed(1)
+
+    def noisy(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
+        return tensor.to(dtype) + noise.to(device=tensor.device, dtype=dtype)
+
+    return map_tensors(graph.example, noisy)
+
+
+def check_shapes(graph: Graph, plan: Plan, small: nn.Module) -> None:
+    """Check every tensor's shape against the plan.
+
+    Raises:
+        ProofError: a shape differs.
+    """
+    alive = graph.alive(plan)
+    tensors = named_tensors(small)
+    for name, dims in graph.leaves.items():
+        expected = tuple(int(graph.kept(dim, alive).sum()) for dim in dims)
+        if tuple(tensors[name].shape) != expected:
+            raise ProofError(f"{name} has shape {tuple(tensors[name].shape)}, the plan says {expected}")
+
+
+def _run(small: nn.Module, example: Any, graph: Graph) -> list[Tensor]:
+    try:
+        with torch.no_grad():
+            return list(tensors_in(run_model(small, example, graph.forward_fn)))
+    except Exception as error:  # noqa: BLE001 - the model's own code: whatever it raises refuses the cut
+        raise ProofError(f"the cut model does not run: {type(error).__name__}: {error}") from error
+
+
+def _trains(small: nn.Module, example: Any, graph: Graph) -> None:
+    small.train()
+    try:
+        outputs = [t for t in tensors_in(run_model(small, example, graph.forward_fn)) if t.requires_grad]
+        if outputs:
+            total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs)
+            total.backward()  # type: ignore[union-attr]
+    except Exception as error:  # noqa: BLE001 - as above
+        raise ProofError(f"the cut model does not train: {type(error).__name__}: {error}") from error
+
+
+def _kept_outputs(graph: Graph, plan: Plan, outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the kept part of the outputs (all of it unless outputs were freed)."""
+    alive = graph.alive(plan)
+    result = []
+    for value, tensor in zip(graph.records[0].outputs, outputs, strict=True):
+        for d, dim in enumerate(graph.axes.values[False][value]):
+            kept = graph.kept(dim, alive)
+            if not kept.all():
+                tensor = tensor.index_select(d, torch.from_numpy(kept.nonzero()[0]).to(tensor.device))
+        result.append(tensor)
+    return result
+
+
+def _same(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: torch.dtype, what: str) -> None:
+    if len(found) != len(expected):
+        raise ProofError(f"the cut model returns {len(found)} tensors, {what} {len(expected)}")
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        if a.shape != b.shape:
+            raise ProofError(f"output {i} has shape {tuple(a.shape)}, that of {what} {tuple(b.shape)}")
+        if not a.is_floating_point() and not a.is_complex():
+            continue  # indices of extrema may swap between equal values; the values themselves are compared
+        if not torch.equal(a.isnan(), b.isnan()):
+            raise ProofError(f"output {i} has other NaNs than {what}")
+        a, b = a.nan_to_num(0, 0, 0), b.nan_to_num(0, 0, 0)
+        scale = float(b.abs().max()) if b.numel() else 0.0
+        gap = float((a - b).abs().max()) / (scale + 1e-30) if b.numel() else 0.0
+        if not gap <= TOLERANCE[dtype]:
+            raise ProofError(f"output {i} differs from {what} by {gap:.1e} of its magnitude ({scale:.1e}, {dtype})")
+
+
+def _guilty(model: nn.Module, graph: Graph, plan: Plan) -> list[str]:
+    """Return groups that fail when cut alone (up to four; ties are followed)."""
+    guilty: list[str] = []
+    for name in plan.keep:
+        if len(plan.keep[name]) == graph.sizes[name]:
+            continue
+        try:
+            counts = graph.feasible({name: len(plan.keep[name])})
+            keep = {n: plan.keep.get(n, tuple(range(graph.sizes[n])))[:k] for n, k in counts.items() if k < graph.sizes[n]}
+            if all(len(units) == counts[n] for n, units in keep.items()):
+                _prove(model, graph, Plan(keep))
+        except ProofError:
+            guilty.append(name)
+        except EspalierError:
+            continue
+        if len(guilty) == 4:
+            break
+    return guilty

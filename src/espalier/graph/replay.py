@@ -13,21 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..core import Plan, ProofError
+from .execute import execute
 from .graph import Graph
 from .inference import bind
 from .record import Op, Record, Ref, rebuild, walk
 from .sizes import Real, Size, evaluate
 
-_COMPOSITE: dict[str, Callable] = {
-    "lstm": torch.lstm,
-    "gru": torch.gru,
-    "rnn_tanh": torch.rnn_tanh,
-    "rnn_relu": torch.rnn_relu,
-    "scaled_dot_product_attention": functional.scaled_dot_product_attention,
-}
 _SIZED = {
     "view": "size", "_unsafe_view": "size", "reshape": "size", "_reshape_alias": "size", "expand": "size",
     "zeros": "size", "ones": "size", "empty": "size", "full": "size", "rand": "size", "randn": "size",
@@ -105,16 +98,6 @@ class Replay:
         for value, item in zip(op.outs, items, strict=True):
             if value is not None:
                 self.values[value] = item
-
-
-def execute(op: Op, args: tuple, kwargs: dict) -> Any:
-    """Run an operator on real arguments; a view of what cannot be viewed becomes a copy."""
-    if isinstance(op.func, str):
-        return _COMPOSITE[op.func](*args, **kwargs)
-    name = op.name
-    if name == "aten.view" and op.func._overloadname == "default":
-        return args[0].reshape(args[1])
-    return op.func(*args, **kwargs)
 
 
 class SlicedReplay(Replay):

@@ -1,0 +1,338 @@
+"""The independent witness: the dense record, with everything that the plan removes set to zero.
+
+Every value carries a mask (one where something is kept). Masks start at the sliced tensors and travel by running the
+same structural operators on them, so the unit algebra has no say in where they go:
+
+    structure (view, cat, slice, pool, index)   mask = op(mask) > 0
+    pointwise                                   mask = product of the operands' masks
+    contraction                                 mask = op(masks) > 0
+    norm, softmax, mean, variance, extremum     the statistic is taken over kept positions only
+
+After each operator what is masked is set to zero again. A pruned network that pairs a kept channel with another one's
+weights cannot agree with this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core import Plan
+from .execute import execute
+from .graph import Graph
+from .inference import bind
+from .record import Op, Ref, rebuild
+from .replay import Replay
+from .rules import contraction, factories, indexing, reductions, spatial, structure
+from .sizes import Real, evaluate
+
+_MOVES = {*structure.RULES, *spatial.RULES, *indexing.RULES} - {"embedding"}
+_SUMS = {*contraction.RULES, "lstm", "gru", "rnn_tanh", "rnn_relu"}
+_REDUCES = set(reductions.RULES)
+
+
+class MaskedReplay(Replay):
+    """Replays the dense record with masks beside the values (None: everything is kept)."""
+
+    def __init__(self, graph: Graph, plan: Plan, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
+        record = graph.records[0]
+        super().__init__(record, tensors, inputs)
+        self.graph = graph
+        self.attributes = graph.attribute_values(plan)
+        self.alive = graph.alive(plan)
+        self.masks: dict[int, Tensor | None] = dict.fromkeys(self.values)
+        self.steady = {one.step for one in graph.rescaled if one.rows is not None}
+        surgery = graph.surgery(plan)
+        keep: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+        for (name, d), one in surgery.slices.items():
+            keep.setdefault(name, []).append((d, one.keep))
+        for value, name in record.names.items():
+            if name in keep and value in self.values:
+                mask = _leaf_mask(self.values[value], keep[name])
+                self.masks[value] = mask
+                self.values[value] = self.values[value].masked_fill(mask == 0, 0)
+
+    def step(self, index: int, op: Op) -> None:
+        recorded = (op.args, op.kwargs) if index in self.steady else rebuild((op.args, op.kwargs), self._recomputed)
+        args, kwargs = rebuild(recorded, self.operand)
+        masks = [self.masks.get(v) for v in op.refs()]
+        if op.name.removeprefix("aten.") in factories.RULES:
+            self.store(op, execute(op, args, kwargs))
+            self._keep(op, torch.ones(self.record.shapes[op.outs[0]], device=self.device))  # type: ignore[index]
+            return
+        if all(m is None for m in masks):
+            self.store(op, execute(op, args, kwargs))
+            self._keep(op, None)
+            return
+        name = op.name.removeprefix("aten.").removesuffix("_") if not isinstance(op.func, str) else op.func
+        with_masks = rebuild((op.args, op.kwargs), self._mask_operand)
+        special = _SPECIAL.get(name)
+        if special is not None:
+            result, mask = special(self, op, args, kwargs)
+        elif name in _MOVES:
+            result, mask = execute(op, args, kwargs), self._moved(op, *with_masks)
+        elif name in _SUMS:
+            result, mask = execute(op, args, kwargs), self._summed(op, *with_masks)
+        elif name in _REDUCES:
+            result, mask = execute(op, args, kwargs), self._reduced(op)
+        else:
+            result = execute(op, args, kwargs)
+            mask = _product(result if isinstance(result, Tensor) else result[0], masks)
+            mask = self._in_place(op, mask)
+        self.store(op, _blank(op, result, mask))
+        self._keep(op, mask)
+
+    def _recomputed(self, item: Any) -> Any:
+        """Factors that Python computes from sizes, and that nothing compensates, have their new values."""
+        return float(evaluate(item.expr, self._leaf)) if isinstance(item, Real) else item
+
+    def _leaf(self, expr: tuple) -> int:
+        if expr[0] == "attr":
+            return self.attributes[expr[1], expr[2]]
+        return int(self.graph.kept(self.graph.axes.values[False][expr[1]][expr[2]], self.alive).sum())
+
+    def _keep(self, op: Op, mask: Any) -> None:
+        masks = mask if isinstance(mask, list | tuple) else [mask] * len(op.outs)
+        for value, one in zip(op.outs, masks, strict=False):
+            if value is not None:
+                same = one is not None and isinstance(self.values[value], Tensor) and one.shape == self.values[value].shape
+                self.masks[value] = one if same else None
+
+    def _mask_operand(self, item: Any) -> Any:
+        if not isinstance(item, Ref):
+            return self.operand(item)
+        value, mask = self.values[item.value], self.masks.get(item.value)
+        if not value.is_floating_point():
+            return value
+        return torch.ones_like(value, dtype=torch.float32) if mask is None else mask
+
+    def _in_place(self, op: Op, mask: Tensor) -> Tensor:
+        """A write into a view must reach its base's mask too."""
+        if isinstance(op.func, str) or not op.func._schema.is_mutable or not isinstance(op.args[0], Ref):
+            return mask
+        own = self.masks.get(op.args[0].value)
+        if own is None or own.shape != mask.shape or torch._debug_has_internal_overlap(own) != 0:
+            return mask
+        source = self.masks.get(op.args[1].value) if op.name.startswith("aten.copy") and isinstance(op.args[1], Ref) else None
+        return own.copy_(mask if source is None else source)
+
+    def _moved(self, op: Op, args: tuple, kwargs: dict) -> Any:
+        if op.name == "aten.constant_pad_nd":
+            return execute(op, (args[0], args[1], 1.0), {})
+        result = execute(op, args, {k: v for k, v in kwargs.items() if k != "dtype"})
+        if isinstance(result, Tensor):
+            return result if _is_view(op) else _positive(result)
+        return [_positive(r) if isinstance(r, Tensor) and not _is_view(op) else r for r in result]
+
+    def _summed(self, op: Op, args: tuple, kwargs: dict) -> Any:
+        bound = bind(op)
+        if op.name == "aten.convolution":
+            return self._convolved(op, bound)
+        if isinstance(op.func, str):
+            return self._recurrent(op)
+        bias = bound.get("self") if op.name in ("aten.addmm", "aten.baddbmm") else None
+        if bias is not None:
+            product = torch.matmul(args[1], args[2])
+            return _positive(product) * (args[0] > 0)
+        if op.name == "aten.linear":
+            return _positive(torch.nn.functional.linear(args[0], args[1]))
+        return _positive(execute(op, args, kwargs))
+
+    def _convolved(self, op: Op, bound: dict) -> Tensor:
+        """A channel is kept where its row of weights is."""
+        weight, out = self.masks.get(bound["weight"].value), self.record.shapes[op.outs[0]]  # type: ignore[index]
+        if weight is None:
+            weight = torch.ones_like(self.values[bound["weight"].value], dtype=torch.float32)
+        if bound["transposed"]:
+            groups = int(bound["groups"])
+            rows = weight.flatten(2).amax(2).reshape(groups, -1, weight.shape[1]).amax(1).flatten()
+        else:
+            rows = weight.flatten(1).amax(1)
+        return rows.reshape(1, -1, *[1] * (len(out) - 2)).expand(out).clone()
+
+    def _recurrent(self, op: Op) -> list[Tensor]:
+        """By the inferred units: the proof of recurrent layers rests on the values alone."""
+        masks = []
+        for value in op.outs:
+            shape = self.record.shapes[value]  # type: ignore[index]
+            kept = self.graph.kept(self.graph.axes.values[self.record.training][value][-1], self.alive)  # type: ignore[index]
+            masks.append(torch.as_tensor(kept, dtype=torch.float32, device=self.device).expand(shape).clone())
+        return masks
+
+    def _reduced(self, op: Op) -> Any:
+        x = self.masks[op.refs()[0]]
+        return _reduce(x, bind(op), torch.amax)  # type: ignore[arg-type]
+
+    # ---- statistics over kept positions ------------------------------------------------------------------------------
+
+    def mask_of(self, op: Op, name: str) -> Tensor:
+        """Return an argument's mask, ones where everything is kept."""
+        ref = bind(op)[name]
+        mask = self.masks.get(ref.value)
+        return torch.ones_like(self.values[ref.value], dtype=torch.float32) if mask is None else mask
+
+    def mean(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+        """Mean over what is kept."""
+        x, m = args[0], self.mask_of(op, "self")
+        bound = bind(op)
+        total, count = _reduce(x, bound, torch.sum), _reduce(m.to(x.dtype), bound, torch.sum)
+        return total / count.clamp_min(1), (count > 0).float()
+
+    def variance(self, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
+        """Variance or deviation over what is kept, with the mean where it is asked for."""
+        x, m, bound = args[0], self.mask_of(op, "self"), bind(op)
+        correction = bound.get("correction")
+        correction = (1.0 if bound.get("unbiased", True) else 0.0) if correction is None else float(correction)
+        m = m.to(x.dtype)
+        keep = {**bound, "keepdim": True}
+        count = _reduce(m, keep, torch.sum)
+        mean = _reduce(x, keep, torch.sum) / count.clamp_min(1)
+        squares = _reduce(((x - mean) * m) ** 2, bound, torch.sum)
+        left = _reduce(m, bound, torch.sum)
+        result = squares / (left - correction).clamp_min(1e-300)
+        if "std" in op.name:
+            result = result.sqrt()
+        alive = (left > 0).float()
+        if "mean" in op.name:
+            return [result, mean.reshape(result.shape)], [alive, alive]
+        return result, alive
+
+    def extremum(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+        """Largest or smallest of what is kept."""
+        x, m, bound = args[0], self.mask_of(op, "self"), bind(op)
+        low = "min" not in op.name
+        blank = x.masked_fill(m == 0, float("-inf") if low else float("inf"))
+        return execute(op, (blank, *args[1:]), kwargs), (_reduce(m, bound, torch.amax) > 0).float()
+
+    def softmax(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+        """Softmax over what is kept."""
+        m = self.mask_of(op, "self")
+        return execute(op, (args[0].masked_fill(m == 0, float("-inf")), *args[1:]), kwargs), m
+
+    def layer_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[list, list]:
+        """Layer or root-mean-square norm over what is kept."""
+        bound = bind(op)
+        x, m = self.values[bound["input"].value], self.mask_of(op, "input")
+        m = m.to(x.dtype)
+        dims = tuple(range(x.dim() - len(bound["normalized_shape"]), x.dim()))
+        count = m.sum(dims, keepdim=True).clamp_min(1)
+        centred = "layer" in op.name
+        mean = x.sum(dims, keepdim=True) / count if centred else torch.zeros_like(count)
+        y = (x - mean) * m
+        eps = bound["eps"] if bound["eps"] is not None else torch.finfo(x.dtype).eps
+        y = y * ((y**2).sum(dims, keepdim=True) / count + eps).rsqrt()
+        return self._affine(op, bound, y, m, (1,) * 0)
+
+    def group_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[list, list]:
+        """Group norm over what is kept."""
+        bound = bind(op)
+        x, m = self.values[bound["input"].value], self.mask_of(op, "input")
+        shape, groups = x.shape, int(bound["group"])
+        m = m.to(x.dtype).reshape(shape[0], groups, -1)
+        flat = x.reshape(shape[0], groups, -1)
+        count = m.sum(2, keepdim=True).clamp_min(1)
+        y = (flat - flat.sum(2, keepdim=True) / count) * m
+        y = y * ((y**2).sum(2, keepdim=True) / count + bound["eps"]).rsqrt()
+        return self._affine(op, bound, y.reshape(shape), m.reshape(shape), (1,) * (x.dim() - 2))
+
+    def _affine(self, op: Op, bound: dict, y: Tensor, m: Tensor, tail: tuple[int, ...]) -> tuple[list, list]:
+        for name, apply in (("weight", torch.mul), ("bias", torch.add)):
+            if bound.get(name) is not None:
+                own = self.values[bound[name].value]
+                y = apply(y, own.reshape(*own.shape, *tail))
+        rest = [None] * (len(op.outs) - 1)
+        return [y, *(torch.zeros((), dtype=y.dtype, device=y.device) for _ in rest)], [m.float(), *rest]
+
+    def attention(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+        """Attention with the dense scale: a cut head dimension is made up for in the queries."""
+        q, v = self.values[op.refs()[0]], self.values[op.refs()[2]]
+        if kwargs.get("scale") is None:
+            kwargs = {**kwargs, "scale": q.shape[-1] ** -0.5}
+        m_q, m_v = (self._mask_operand(Ref(op.refs()[i])) for i in (0, 2))
+        rows = m_q.amax(-1, keepdim=True)
+        columns = m_v.amax(-2, keepdim=True)
+        if columns.dim() > 2 and columns.shape[-3] != rows.shape[-3]:
+            columns = columns.repeat_interleave(rows.shape[-3] // columns.shape[-3], -3)
+        result = execute(op, args, kwargs)
+        return result, (rows * columns).expand(*result.shape[:-1], v.shape[-1])
+
+    def embedding(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+        """Rows of the masked table."""
+        return execute(op, args, kwargs), execute(op, (self.mask_of(op, "weight"), *args[1:]), kwargs)
+
+    def batch_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[list, list]:
+        """Channels stay apart."""
+        result = execute(op, args, kwargs)
+        return list(result), [self.mask_of(op, "input"), *[None] * (len(op.outs) - 1)]
+
+    def cumulative(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+        """Removed positions contributed zero."""
+        return execute(op, args, kwargs), self.mask_of(op, "self")
+
+
+def _leaf_mask(tensor: Tensor, keep: list[tuple[int, tuple[int, ...]]]) -> Tensor:
+    mask = torch.ones(tensor.shape, dtype=torch.float32, device=tensor.device)
+    for d, kept in keep:
+        gone = torch.ones(tensor.shape[d], dtype=torch.bool, device=tensor.device)
+        gone[list(kept)] = False
+        mask.index_fill_(d, gone.nonzero().flatten(), 0)
+    return mask
+
+
+def _positive(mask: Tensor) -> Tensor:
+    return (mask > 1e-6).float() if mask.is_floating_point() else mask
+
+
+def _is_view(op: Op) -> bool:
+    if isinstance(op.func, str):
+        return False
+    returns = op.func._schema.returns
+    return bool(returns) and returns[0].alias_info is not None
+
+
+def _product(result: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
+    mask = torch.ones((), dtype=torch.float32, device=result.device)
+    for one in masks:
+        if one is not None:
+            mask = mask * one
+    return mask.expand(result.shape) if mask.shape == result.shape else mask.expand(result.shape).clone()
+
+
+def _reduce(x: Tensor, bound: dict, how: Callable) -> Tensor:
+    given = bound.get("dim")
+    dims = tuple(range(x.dim())) if given is None or given == [] else tuple(given) if isinstance(given, list | tuple) else (given,)
+    return how(x, dims, keepdim=bool(bound.get("keepdim")))
+
+
+def _blank(op: Op, result: Any, mask: Any) -> Any:
+    """Set what is masked to zero, in place where the operator worked in place."""
+    if isinstance(result, list | tuple):
+        masks = mask if isinstance(mask, list | tuple) else [mask] * len(result)
+        return [_blank(op, r, m) for r, m in zip(result, masks, strict=False)]
+    if mask is None or not isinstance(result, Tensor) or not result.is_floating_point() or mask.shape != result.shape:
+        return result
+    if not isinstance(op.func, str) and op.func._schema.is_mutable:
+        return result.masked_fill_(mask == 0, 0)
+    return result if _is_view(op) else result.masked_fill(mask == 0, 0)
+
+
+_SPECIAL: dict[str, Callable[..., tuple[Any, Any]]] = {
+    "mean": MaskedReplay.mean,
+    **dict.fromkeys(("var", "std", "var_mean", "std_mean"), MaskedReplay.variance),
+    **dict.fromkeys(("amax", "amin", "logsumexp"), MaskedReplay.extremum),
+    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax"), MaskedReplay.softmax),
+    **dict.fromkeys(("native_layer_norm", "_fused_rms_norm", "rms_norm"), MaskedReplay.layer_norm),
+    "native_group_norm": MaskedReplay.group_norm,
+    "scaled_dot_product_attention": MaskedReplay.attention,
+    "embedding": MaskedReplay.embedding,
+    "cumsum": MaskedReplay.cumulative,
+    **dict.fromkeys(
+        (
+            "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_no_update",
+        ),
+        MaskedReplay.batch_norm,
+    ),
+}  # fmt: skip
