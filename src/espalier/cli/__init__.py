@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 COMMANDS = {
-    "demo": "train, compress, save and measure a small network on real handwritten digits; under a minute or so",
+    "demo": "train, compress, save and measure a small network on real handwritten digits",
     "compress": "make a network smaller, fine-tune it and report: espalier compress MODEL --data SOURCE --macs 0.5",
     "trace": "show what can be pruned in a network, what is frozen, and why: espalier trace MODEL",
     "report": "write the report of a run folder again: espalier report RUN",

@@ -28,6 +28,7 @@ from ..selection import plan as choose
 from ..tasks.metrics import accuracy, logits
 from .finetune import finetune, new_optimizer
 from .folder import Journal, environment
+from .progress import bar, each
 from .settings import Settings, Training
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ def _shrink(
     for left in range(settings.rounds, 0, -1):
         graph = trace(small, example)
         plan = _plan(graph, _scores(small, graph, task, settings), _step_budget(graph.cost(), limits, left), settings)
-        smaller = cut(small, graph, plan, prove=True)
+        with bar("cutting and proving"):
+            smaller = cut(small, graph, plan, prove=True)
         optimizer = carry_optimizer(optimizer, small, smaller)
         small = smaller
         done = settings.rounds - left + 1
@@ -206,7 +208,8 @@ def _step_budget(cost: Cost, limits: dict[str, int], left: int) -> Budget:
 def _scores(model: nn.Module, graph: Graph, task: Task, settings: Settings) -> criteria.Scores:
     criterion = criteria.named(settings.criterion)
     if settings.criterion in criteria.DATA_DRIVEN:
-        batches = itertools.islice(task.train, settings.score_batches)
+        total = min(settings.score_batches, len(task.train))
+        batches = each(itertools.islice(task.train, total), "scoring", total)
         return criterion(model, graph, batches=batches, loss=task.loss)
     if settings.criterion == "random":
         return criterion(model, graph, seed=settings.seed)
@@ -250,11 +253,12 @@ def _measure(dense: nn.Module, small: nn.Module, task: Task, costs: tuple[Cost, 
     """Compare both networks, with the test split's accuracy: the only time that split is read."""
     inputs, _ = next(iter(task.test))
     batch = inputs[: max(1, min(len(inputs), _LATENCY_MACS // max(costs[0].macs, 1)))]
-    comparison = compare(dense, small, batch, costs=costs)
+    with bar("timing"):
+        comparison = compare(dense, small, batch, costs=costs)
     comparison = dataclasses.replace(
         comparison,
-        before=dataclasses.replace(comparison.before, accuracy=accuracy(dense, task.test)),
-        after=dataclasses.replace(comparison.after, accuracy=accuracy(small, task.test)),
+        before=dataclasses.replace(comparison.before, accuracy=_test(dense, task, "testing the dense network")),
+        after=dataclasses.replace(comparison.after, accuracy=_test(small, task, "testing the result")),
         conditions=f"{comparison.conditions}, batch {len(batch)}",
     )
     journal.update(
@@ -264,3 +268,7 @@ def _measure(dense: nn.Module, small: nn.Module, task: Task, costs: tuple[Cost, 
         environment={**journal.run.environment, "latency": comparison.conditions.removeprefix("latency: ")},
     )
     return comparison
+
+
+def _test(model: nn.Module, task: Task, title: str) -> float:
+    return accuracy(model, each(task.test, title, len(task.test)))

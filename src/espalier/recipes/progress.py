@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -25,6 +28,14 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[[str], None]]
     with Progress(*columns, console=console, transient=True, disable=not watched()) as progress:
         task = progress.add_task(title, total=total, text="")
         yield lambda text: progress.update(task, advance=1, text=text)
+
+
+def each(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items while a bar follows them."""
+    with bar(title, total) as advance:
+        for item in items:
+            yield item
+            advance("")
 
 
 def watched() -> bool:
