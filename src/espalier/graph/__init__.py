@@ -1,6 +1,9 @@
 """The engine: trace, cut, prove."""
 
 from .cut import cut, cut_
+from .files import load, save
 from .graph import Graph, trace
+from .optimizer import carry_optimizer
+from .prove import prove
 
-__all__ = ["Graph", "cut", "cut_", "trace"]
+__all__ = ["Graph", "carry_optimizer", "cut", "cut_", "load", "prove", "save", "trace"]
