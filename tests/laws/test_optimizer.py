@@ -234,13 +234,17 @@ def test_tied_weights_and_channels_last() -> None:
 def test_the_old_optimizer_and_foreign_parameters_are_left_alone() -> None:
     dense, own = made(), nn.Parameter(torch.ones(3, dtype=torch.float64))
     optimizer = torch.optim.Adam([*dense.named_parameters(), ("temperature", own)], lr=0.01)
-    own.grad = torch.ones_like(own)
     train(dense, optimizer, 2, seed=1)
+    own.grad = torch.ones_like(own)
+    optimizer.step()
     torch.optim.lr_scheduler.StepLR(optimizer, 1)
     small = es.cut(dense, es.trace(dense, EXAMPLE), Plan(KEEPS))
     before = copy.deepcopy(optimizer.state_dict())
     carried = es.carry_optimizer(optimizer, dense, small)
     train(small, carried, 2, seed=1)
+    own.grad = torch.ones_like(own)
+    carried.step()
+    assert carried.state[own]["step"] == 2
     after = optimizer.state_dict()
     for key, state in before["state"].items():
         assert all(torch.equal(value, after["state"][key][name]) for name, value in state.items())
