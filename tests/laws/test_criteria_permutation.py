@@ -71,7 +71,7 @@ def test_every_criterion_is_under_this_law():
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=(settings.default or settings()).max_examples // 5)  # nine cases share one search
 @given(seed=st.integers(0, 99), data=st.data())
 def test_scores_follow_their_units(case, seed, data):
     model, graph = network(seed)

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.core import Budget, BudgetError, Cost, Frozen, Group, Plan, PlanError, Role, Slot, Tie, UnknownNameError
 from espalier.selection import STRATEGIES, plan
-
-EXAMPLES = settings(max_examples=150, deadline=None)
 
 
 @dataclass
@@ -126,7 +124,6 @@ budgets = st.builds(
 )
 
 
-@EXAMPLES
 @given(chains(), budgets, st.sampled_from(sorted(STRATEGIES)), st.sampled_from([1, 1, 2, 8, 16]), st.integers(0, 99))
 def test_never_above_the_budget(graph, budget, strategy, round_to, seed):
     try:
@@ -138,7 +135,6 @@ def test_never_above_the_budget(graph, budget, strategy, round_to, seed):
         assert count % round_to == 0 or count == graph.sizes[name]
 
 
-@EXAMPLES
 @given(chains(least=24), st.floats(0.1, 0.95), st.sampled_from(sorted(STRATEGIES)), st.integers(0, 99))
 def test_wide_networks_land_within_one_percent(graph, ratio, strategy, seed):
     graph = Chain([*graph.given, 300, 300], [*graph.pixels, 1, 1])  # one unit of 300 is well below 1 %
@@ -147,7 +143,6 @@ def test_wide_networks_land_within_one_percent(graph, ratio, strategy, seed):
     assert 0.985 * ratio <= share <= ratio
 
 
-@EXAMPLES
 @given(chains(), budgets, st.integers(0, 99))
 def test_refused_only_when_the_smallest_plan_is_too_large(graph, budget, seed):
     smallest = graph.cost(dict.fromkeys(graph.sizes, 1))
@@ -160,7 +155,6 @@ def test_refused_only_when_the_smallest_plan_is_too_large(graph, budget, seed):
         assert reachable
 
 
-@EXAMPLES
 @given(chains(least=8), st.floats(0.3, 0.9), st.floats(0.0, 1.0), st.integers(0, 99))
 def test_patterns_and_floors_are_respected(graph, ratio, least, seed):
     last = len(graph.given) - 1
@@ -181,7 +175,6 @@ def test_patterns_and_floors_are_respected(graph, ratio, least, seed):
     assert all(count >= math.ceil(least * graph.sizes[name] - 1e-9) for name, count in counts.items())
 
 
-@EXAMPLES
 @given(chains(least=16), st.floats(0.2, 0.45), st.floats(1.2, 2.0), st.sampled_from(sorted(STRATEGIES)))
 def test_a_larger_budget_buys_a_larger_network(graph, ratio, more, strategy):
     scores = scores_of(graph, 0)
@@ -189,7 +182,6 @@ def test_a_larger_budget_buys_a_larger_network(graph, ratio, more, strategy):
     assert graph.plan_cost(small).macs <= graph.plan_cost(large).macs
 
 
-@EXAMPLES
 @given(chains(), st.floats(0.3, 0.9), st.integers(0, 99), st.sampled_from(sorted(STRATEGIES)))
 def test_the_best_units_stay(graph, ratio, seed, strategy):
     scores = scores_of(graph, seed)
@@ -202,7 +194,6 @@ def test_the_best_units_stay(graph, ratio, seed, strategy):
         assert scores[name][list(kept)].min() >= scores[name][lost].max()
 
 
-@EXAMPLES
 @given(chains(least=4), st.floats(0.2, 0.9), st.integers(0, 99))
 def test_units_of_unequal_width_do_not_break_the_budget(graph, ratio, seed):
     rng = np.random.default_rng(seed)
@@ -238,7 +229,6 @@ def tied(driver: int, coefficient: tuple[int, int]) -> Chain:
     return Chain([driver, derived, 40], [16, 16, 4], ties=(tie,))
 
 
-@EXAMPLES
 @given(
     st.integers(4, 30),
     st.sampled_from([(1, 1), (1, 4), (3, 2), (2, 1)]),
