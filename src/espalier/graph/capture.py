@@ -14,6 +14,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,10 +29,11 @@ from .tensors import named_tensors
 
 Forward = Callable[[nn.Module, Any], Any]
 
-_COMPOSITE = {"lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention"}
+_COMPOSITE = {"lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "rms_norm", "bilinear"}
 _DERIVES_SIZES = {"chunk", "tensor_split", "linear", "flatten", "softmax", "repeat_interleave"}
+_INFERS = {"view", "reshape", "expand", "unflatten", "broadcast_to", "as_strided"}  # -1 stands for any size
 _OPENED = {"multi_head_attention_forward"}  # written in Python, with sizes computed inside
-_SKIP = ("/torch/", "/espalier/graph/", "<")
+_SKIP = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<")
 
 
 def run_model(model: nn.Module, example: Any, forward_fn: Forward | None) -> Any:
@@ -89,6 +91,8 @@ def _capture(model: nn.Module, example: Any, forward_fn: Forward | None, trainin
         output = run_model(twin, example, forward_fn)
         record.comparisons = list(dict.fromkeys(Size.comparisons or []))
     record.outputs = [recorder.see(t) for t in tensors_in(output)]
+    if to_meta and any(t.is_meta for t in record.constants.values()):
+        raise ModelError("the model makes tensors from Python numbers, whose values meta does not keep")
     return record
 
 
@@ -273,6 +277,10 @@ class _Recorder(TorchDispatchMode):
             self.record.constants[value] = item
         return Ref(value)
 
+    def _call(self, many: bool) -> tuple[str, bool, tuple]:
+        name, numbers = self.calls[-1]
+        return name, many, tuple(numbers)
+
     def write(self, func: Any, args: tuple, kwargs: dict, result: Any) -> None:
         """Add an operator to the record."""
         many = isinstance(result, list | tuple)
@@ -280,7 +288,7 @@ class _Recorder(TorchDispatchMode):
             self._new(item) if isinstance(item, torch.Tensor) else None
             for item in (walk(result) if many else (result,))
         )
-        self.record.ops.append(Op(func, args, kwargs, outs, self.scopes[-1], _source(), self.calls[-1][0], many))
+        self.record.ops.append(Op(func, args, kwargs, outs, self.scopes[-1], _source(), *self._call(many)))
 
 
 class _Calls(TorchFunctionMode):
@@ -357,6 +365,7 @@ def _opened(func: Any) -> Callable:
         scope = dict(func.__globals__)
         for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
             scope[name] = lambda *_: False
+        scope["float"] = lambda x: x * 1.0 if isinstance(x, Size) else float(x)  # keeps provenance
         clone = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
         clone.__kwdefaults__ = func.__kwdefaults__
         _clones[func] = clone
@@ -383,16 +392,15 @@ def _with_provenance(refs: tuple[tuple, dict], name: str, numbers: list) -> tupl
 
 
 def _align(sizes: list[int], name: str, numbers: list) -> list[int]:
+    """Find the operator's sizes among the numbers that Python passed."""
     if name == "unflatten":
-        numbers = [*sizes, *numbers[1:]] if len(numbers) > 1 else numbers
-        inner = numbers[len(sizes) :]
-        for start in range(len(sizes) - len(inner) + 1):
-            if all(n in (-1, s) for n, s in zip(inner, sizes[start:], strict=False)):
-                return [*sizes[:start], *map(_literal, inner), *sizes[start + len(inner) :]]
-        return sizes
+        inner = numbers[1:]
+        start = int(numbers[0]) if int(numbers[0]) >= 0 else len(sizes) - len(inner) + 1 + int(numbers[0])
+        return [*sizes[:start], *map(_literal, inner), *sizes[start + len(inner) :]]
+    free = (-1,) if name in _INFERS else ()
     for start in range(len(numbers) - len(sizes) + 1):
         window = numbers[start : start + len(sizes)]
-        if all(not isinstance(n, float) and (int(n) == s or int(n) == -1) for n, s in zip(window, sizes, strict=True)):
+        if all(not isinstance(n, float) and int(n) in (s, *free) for n, s in zip(window, sizes, strict=True)):
             return [_literal(n) for n in window]
     return sizes
 
@@ -410,7 +418,7 @@ def _source() -> str:
     while frame is not None:
         code = frame.f_code
         if code not in _foreign:
-            _foreign[code] = any(part in code.co_filename for part in _SKIP)
+            _foreign[code] = code.co_filename.startswith(_SKIP)
         if not _foreign[code]:
             return f"{code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back

@@ -64,6 +64,6 @@ def prepared(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
             f"the graph expects {traced[wrong[0]]}. Trace this model and plan again"
         )
     surgery = graph.surgery(plan)
-    whole = Surgery(surgery.slices, {**follow_weights(model, surgery), **surgery.attributes})
+    whole = Surgery(surgery.slices, {**follow_weights(model, surgery, graph.computed), **surgery.attributes})
     check_surgery(model, whole)
     return whole

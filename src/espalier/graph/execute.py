@@ -16,6 +16,8 @@ _COMPOSITE: dict[str, Callable] = {
     "rnn_tanh": torch.rnn_tanh,
     "rnn_relu": torch.rnn_relu,
     "scaled_dot_product_attention": functional.scaled_dot_product_attention,
+    "rms_norm": torch.rms_norm,
+    "bilinear": torch.bilinear,
 }
 
 def execute(op: Op, args: tuple, kwargs: dict) -> Any:

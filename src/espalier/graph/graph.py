@@ -19,6 +19,7 @@ from .inference import Axes, Dims, infer
 from .record import Record
 from .rescale import Rescaled, find_rescaled
 from .rules import rule_for
+from .sizes import Expr, leaves
 from .tensors import named_tensors
 from .ties import Solution, feasible, solve
 from .units import Dim, Why
@@ -67,6 +68,13 @@ class Graph:
         """Identify the architecture: tensor names, shapes and groups."""
         text = repr((sorted(self.shapes.items()), sorted(self.sizes.items())))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def computed(self) -> frozenset[tuple]:
+        """Attributes ``(module, path)`` that the model's Python computes sizes with."""
+        expressions = [e.left for e in self.axes.equations if isinstance(e.left, tuple)]
+        expressions += [side for r in self.records for pair in r.comparisons for side in pair]
+        return frozenset(leaf[1:] for e in expressions for leaf in leaves(e) if leaf[0] == "attr")
 
     # ---- cost -------------------------------------------------------------------------------------------------------
 
@@ -255,9 +263,9 @@ def _assemble(
     originals = size_values(model)
     rescaled = tuple(find_rescaled(axes, records[0]))
     for one in rescaled:
+        source = records[0].ops[one.step].source
         if one.rows is None and one.dim is not None:
-            why = Why("attention derives its scale from it, and no weights before it can make up for that")
-            axes.units.freeze(one.dim, Why(why.reason, records[0].ops[one.step].source))
+            axes.units.freeze(one.dim, Why("attention derives its scale from it, and no weights can make up", source))
     extra = [(r.training, a, b) for r in records for a, b in r.comparisons]
     while True:
         found = partition(axes, leaves)
@@ -267,6 +275,9 @@ def _assemble(
         for groups, why in solution.refused:
             members = np.nonzero(np.isin(found.group, list(groups)))[0].astype(np.int32)
             axes.units.freeze(members[:, None], why)
+    for one in rescaled:
+        if one.rows is None and one.factor is not None:
+            _mark_followers(axes, found, solution, one.factor, Why("Python computes a factor from its size"))
     found, groups, frozen = _in_order(axes, leaves, found)
     solution = solve(axes, found, originals, extra)
     tensors = named_tensors(model)
@@ -298,6 +309,17 @@ def _assemble(
         example=example,
         forward_fn=forward_fn,
     )
+
+
+def _mark_followers(axes: Axes, found: Partition, solution: Solution, factor: Expr, why: Why) -> None:
+    """Mark the groups whose sizes change a factor of the function as statistics."""
+    for leaf in leaves(factor):
+        if leaf[0] == "dim":
+            axes.statistics.append((axes.values[False][leaf[1]][leaf[2]], why))
+        elif leaf[1:] in solution.attributes:
+            numbers = list(solution.attributes[leaf[1:]].symbols())
+            members = np.nonzero(np.isin(found.group, numbers))[0].astype(np.int32)
+            axes.statistics.append((members[:, None], why))
 
 
 def _in_order(axes: Axes, leaves: dict[str, Dims], found: Partition) -> tuple[Partition, list[Group], list[Frozen]]:

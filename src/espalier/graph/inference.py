@@ -67,8 +67,8 @@ def infer(axes: Axes, record: Record, rule_for: Any, *, free_outputs: bool) -> N
         call = Call(axes, record, op, index)
         try:
             outs = rule_for(op)(call)
-        except Refused as refusal:
-            outs = call.refuse(str(refusal))
+        except (Refused, IndexError, KeyError, ValueError, TypeError, AttributeError) as refusal:
+            outs = call.refuse(f"its rule does not cover this call: {refusal}")
         for value, dims in zip(op.outs, outs, strict=False):
             if value is not None and dims is not None:
                 values[value] = _ones_are_constant(call, dims)
@@ -193,13 +193,20 @@ class Call:
         return [[constant(n) for n in self.record.shapes[v]] if v is not None else [] for v in self.op.outs]
 
 
+COMPOSITE_ARGUMENTS = {
+    "scaled_dot_product_attention": (
+        "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa",
+    ),
+    "rms_norm": ("input", "normalized_shape", "weight", "eps"),
+    "bilinear": ("input1", "input2", "weight", "bias"),
+}  # fmt: skip
 _signatures: dict[Any, list[tuple[str, Any]]] = {}
 
 
 def bind(op: Op) -> dict[str, Any]:
     """Return an operator's arguments by name, defaults included."""
     if isinstance(op.func, str):
-        return {**dict(enumerate(op.args)), **op.kwargs}  # type: ignore[dict-item]
+        return {**dict(zip(COMPOSITE_ARGUMENTS.get(op.func, ()), op.args, strict=False)), **op.kwargs}
     if op.func not in _signatures:
         _signatures[op.func] = [
             (a.name, a.default_value if a.has_default_value() else None) for a in op.func._schema.arguments

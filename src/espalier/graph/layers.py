@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 from torch import nn
 from torch.nn.modules import batchnorm, conv
@@ -13,8 +13,13 @@ from .tensors import every_name
 Size = Callable[[str, int], "int | None"]  # size of a dimension of one of the layer's tensors after the surgery
 
 
-def follow_weights(model: nn.Module, surgery: Surgery) -> dict[tuple[str, tuple], SetAttribute]:
-    """Return the attribute changes by which standard layers go on describing their sliced weights."""
+def follow_weights(
+    model: nn.Module, surgery: Surgery, computed: Container[tuple] = ()
+) -> dict[tuple[str, tuple], SetAttribute]:
+    """Return the attribute changes by which standard layers go on describing their sliced weights.
+
+    Attributes in ``computed`` are left to provenance: the model's Python computes sizes with them.
+    """
     first: dict[int, str] = {}
     sizes: dict[tuple[str, int], int] = {}
     for name, tensor in every_name(model):
@@ -26,7 +31,9 @@ def follow_weights(model: nn.Module, surgery: Surgery) -> dict[tuple[str, tuple]
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         for name, new in _described(module, lambda tensor, d, p=prefix: sizes.get((p + tensor, d))):
-            if new is not None and getattr(module, name, new) != new and name in vars(module):
+            if new is None or name not in vars(module) or (path, (name,)) in computed:
+                continue
+            if getattr(module, name) != new:
                 changes[path, (name,)] = SetAttribute(path, (name,), new)
     return changes
 
@@ -109,7 +116,7 @@ _DESCRIPTIONS: Mapping[type | tuple[type, ...], Callable] = {
     conv._ConvNd: _convolution,
     batchnorm._NormBase: _batch_norm,
     nn.GroupNorm: _group_norm,
-    nn.LayerNorm: _layer_norm,
+    (nn.LayerNorm, nn.RMSNorm): _layer_norm,
     nn.Embedding: _embedding,
     (nn.RNNBase, nn.RNNCellBase): _recurrent,
     nn.MultiheadAttention: _attention,

@@ -26,7 +26,7 @@ from .graph import Graph
 from .inference import bind
 from .record import Op, Ref, rebuild
 from .replay import Replay
-from .rules import contraction, factories, indexing, reductions, spatial, structure
+from .rules import contraction, factories, has_rule, indexing, reductions, spatial, structure
 from .sizes import Real, evaluate
 
 _MOVES = {*structure.RULES, *spatial.RULES, *indexing.RULES} - {"embedding"}
@@ -59,7 +59,9 @@ class MaskedReplay(Replay):
         recorded = (op.args, op.kwargs) if index in self.steady else rebuild((op.args, op.kwargs), self._recomputed)
         args, kwargs = rebuild(recorded, self.operand)
         masks = [self.masks.get(v) for v in op.refs()]
-        if op.name.removeprefix("aten.") in factories.RULES:
+        if not has_rule(op):  # its operands are frozen
+            masks = []
+        if op.name.removeprefix("aten.") in factories.RULES:  # a write into it must find a mask
             self.store(op, execute(op, args, kwargs))
             self._keep(op, torch.ones(self.record.shapes[op.outs[0]], device=self.device))  # type: ignore[index]
             return
@@ -98,7 +100,8 @@ class MaskedReplay(Replay):
         masks = mask if isinstance(mask, list | tuple) else [mask] * len(op.outs)
         for value, one in zip(op.outs, masks, strict=False):
             if value is not None:
-                same = one is not None and isinstance(self.values[value], Tensor) and one.shape == self.values[value].shape
+                own = self.values[value]
+                same = one is not None and own.is_floating_point() and one.shape == own.shape
                 self.masks[value] = one if same else None
 
     def _mask_operand(self, item: Any) -> Any:
@@ -131,6 +134,8 @@ class MaskedReplay(Replay):
         bound = bind(op)
         if op.name == "aten.convolution":
             return self._convolved(op, bound)
+        if op.func == "bilinear":
+            return _positive(torch.bilinear(*args[:3]))
         if isinstance(op.func, str):
             return self._recurrent(op)
         bias = bound.get("self") if op.name in ("aten.addmm", "aten.baddbmm") else None
@@ -224,7 +229,7 @@ class MaskedReplay(Replay):
         y = (x - mean) * m
         eps = bound["eps"] if bound["eps"] is not None else torch.finfo(x.dtype).eps
         y = y * ((y**2).sum(dims, keepdim=True) / count + eps).rsqrt()
-        return self._affine(op, bound, y, m, (1,) * 0)
+        return self._affine(op, bound, y, m, ())
 
     def group_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[list, list]:
         """Group norm over what is kept."""
@@ -238,12 +243,14 @@ class MaskedReplay(Replay):
         y = y * ((y**2).sum(2, keepdim=True) / count + bound["eps"]).rsqrt()
         return self._affine(op, bound, y.reshape(shape), m.reshape(shape), (1,) * (x.dim() - 2))
 
-    def _affine(self, op: Op, bound: dict, y: Tensor, m: Tensor, tail: tuple[int, ...]) -> tuple[list, list]:
+    def _affine(self, op: Op, bound: dict, y: Tensor, m: Tensor, tail: tuple[int, ...]) -> tuple[Any, Any]:
         for name, apply in (("weight", torch.mul), ("bias", torch.add)):
             if bound.get(name) is not None:
                 own = self.values[bound[name].value]
                 y = apply(y, own.reshape(*own.shape, *tail))
         rest = [None] * (len(op.outs) - 1)
+        if not op.many:
+            return y, m.float()
         return [y, *(torch.zeros((), dtype=y.dtype, device=y.device) for _ in rest)], [m.float(), *rest]
 
     def attention(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
@@ -264,9 +271,22 @@ class MaskedReplay(Replay):
         return execute(op, args, kwargs), execute(op, (self.mask_of(op, "weight"), *args[1:]), kwargs)
 
     def batch_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[list, list]:
-        """Channels stay apart."""
-        result = execute(op, args, kwargs)
-        return list(result), [self.mask_of(op, "input"), *[None] * (len(op.outs) - 1)]
+        """Channels stay apart; batch statistics are taken over what is kept."""
+        bound = bind(op)
+        m, rest = self.mask_of(op, "input"), [None] * (len(op.outs) - 1)
+        if not (bound.get("training") or bound["running_mean"] is None):
+            return list(execute(op, args, kwargs)), [m, *rest]
+        x, dims = self.values[bound["input"].value], (0, *range(2, m.dim()))
+        w = m.to(x.dtype)
+        count = w.sum(dims, keepdim=True).clamp_min(1)
+        y = (x - x.sum(dims, keepdim=True) / count) * w
+        y = y * ((y**2).sum(dims, keepdim=True) / count + bound["eps"]).rsqrt()
+        return self._affine(op, bound, y, w, (1,) * (x.dim() - 2))
+
+    def glu(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+        """The gated half's mask is the gate's."""
+        m = self.mask_of(op, "self")
+        return execute(op, args, kwargs), m.chunk(2, int(bind(op)["dim"]))[0]
 
     def cumulative(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
         """Removed positions contributed zero."""
@@ -329,6 +349,7 @@ _SPECIAL: dict[str, Callable[..., tuple[Any, Any]]] = {
     "scaled_dot_product_attention": MaskedReplay.attention,
     "embedding": MaskedReplay.embedding,
     "cumsum": MaskedReplay.cumulative,
+    "glu": MaskedReplay.glu,
     **dict.fromkeys(
         (
             "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_no_update",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..core import EspalierError, Plan, ProofError, Surgery
 from .capture import map_tensors, run_model
-from .graph import Graph
+from .graph import Graph, trace
 from .layers import follow_weights
 from .masked import MaskedReplay
 from .operate import operate
@@ -65,7 +65,7 @@ def _prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
 
 def _surgery(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
     surgery = graph.surgery(plan)
-    return Surgery(surgery.slices, {**follow_weights(model, surgery), **surgery.attributes})
+    return Surgery(surgery.slices, {**follow_weights(model, surgery, graph.computed), **surgery.attributes})
 
 
 def _runs_in_double(model: nn.Module, graph: Graph) -> bool:
@@ -87,6 +87,7 @@ def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> 
     rescale(small, graph, plan)
     check_shapes(graph, plan, small)
     example = checking_example(graph, dtype)
+    graph = _at_checked_values(graph, plan, dense, example)
     inputs = [t.clone() for t in tensors_in(example)]
     with torch.random.fork_rng(devices=[]):
         found = _run(small, example, graph)
@@ -99,6 +100,26 @@ def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> 
         _same(found, _kept_outputs(graph, plan, expected), dtype, "the masked original")
         if len(graph.records) > 1:
             _trains(small, checking_example(graph, dtype), graph)
+
+
+def _at_checked_values(graph: Graph, plan: Plan, dense: nn.Module, example: Any) -> Graph:
+    """Trace again where Python looks at values (tokens routed to experts): the cut model's path must be the recorded one.
+
+    The masked dense model takes the cut model's path, because setting what is removed to zero computes the same values.
+    """
+    if graph.records[0].on_meta:
+        return graph
+    masked = copy.deepcopy(dense)
+    tensors = named_tensors(masked)
+    for one in graph.surgery(plan).slices.values():
+        gone = torch.ones(one.size, dtype=torch.bool)
+        gone[list(one.keep)] = False
+        with torch.no_grad():
+            tensors[one.tensor].index_fill_(one.dim, gone.nonzero().flatten().to(tensors[one.tensor].device), 0)
+    again = trace(masked, example, graph.forward_fn)
+    if again.fingerprint != graph.fingerprint:
+        raise ProofError("the model's groups change with its inputs' values; the cut cannot be proved")
+    return again
 
 
 def checking_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:

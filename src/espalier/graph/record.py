@@ -28,6 +28,8 @@ class Op:
         scope: dotted name of the module that was running.
         source: ``file:line`` in the model's code.
         call: name of the Python-level function that led here.
+        many: it returned a list or tuple.
+        passed: the numbers that this Python-level function was given.
     """
 
     func: Any
@@ -37,7 +39,8 @@ class Op:
     scope: str
     source: str
     call: str
-    many: bool = False  # it returned a list or tuple
+    many: bool = False
+    passed: tuple = ()
 
     @property
     def name(self) -> str:

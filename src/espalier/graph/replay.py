@@ -25,7 +25,7 @@ _SIZED = {
     "view": "size", "_unsafe_view": "size", "reshape": "size", "_reshape_alias": "size", "expand": "size",
     "zeros": "size", "ones": "size", "empty": "size", "full": "size", "rand": "size", "randn": "size",
     "new_zeros": "size", "new_ones": "size", "new_empty": "size", "new_full": "size", "empty_strided": "size",
-    "native_layer_norm": "normalized_shape", "_fused_rms_norm": "normalized_shape", "rms_norm": "normalized_shape",
+    "native_layer_norm": "normalized_shape", "_fused_rms_norm": "normalized_shape",
 }  # fmt: skip
 
 

@@ -217,7 +217,7 @@ def _ties(pending: Pending, solution: Solution, sizes: list[int]) -> None:
             if a is None or b is None:
                 _refuse(solution, a, b, why)
             continue
-        ratio = a.over(b) if len(a.terms) == 1 and len(b.terms) == 1 else None
+        ratio = _ratio(a - b)
         tie = _tie(ratio, frequency, sizes, why) if ratio is not None else None
         if tie is None:
             _refuse(solution, a, b, why)
@@ -226,11 +226,19 @@ def _ties(pending: Pending, solution: Solution, sizes: list[int]) -> None:
         solution.ties.append(tie)
 
 
+def _ratio(difference: Poly) -> Poly | None:
+    """Write a difference of two monomials that is zero as a ratio that is one."""
+    if len(difference.terms) != 2:
+        return None
+    (m, c), (n, d) = difference.terms.items()
+    return Poly({m: -c}).over(Poly({n: d})) if c * d < 0 else None
+
+
 def _tie(ratio: Poly, frequency: Counter, sizes: list[int], why: Why) -> Monomials | None:
     """Turn ``ratio = 1`` into a tie of its rarest, then largest, group."""
     ((monomial, c),) = ratio.terms.items()
     able = [(g, p) for g, p in monomial if abs(p) == 1]
-    if not able:
+    if not able or len(monomial) < 2:
         return None
     derived, power = min(able, key=lambda gp: (frequency[gp[0]], -sizes[gp[0]], gp[0]))  # type: ignore[index]
     powers = {g: -p * power for g, p in monomial if g != derived}

@@ -10,7 +10,7 @@ def attention(call: Call) -> list[Dims]:
 
     Without ``scale`` the kernel uses 1/sqrt(E): the call is noted, so that cutting E rescales q.
     """
-    q, k, v = (call.of(call.op.args[i] if i < len(call.op.args) else call.op.kwargs[n]) for i, n in _QKV)
+    q, k, v = call.dims("query"), call.dims("key"), call.dims("value")
     if not len(q) == len(k) == len(v):
         raise Refused("attention over operands of different rank")
     repeats = len(q) > 2 and len(q[-3]) != len(k[-3])
@@ -25,19 +25,13 @@ def attention(call: Call) -> list[Dims]:
     call.unify(k[-2], v[-2])
     _mask(call, [*q[:-1], k[-2]])
     call.statistic(k[-2])
-    if call.op.kwargs.get("scale") is None:
+    if call["scale"] is None:
         call.axes.implicit.append((call.record.training, call.index))
     return [[*q[:-1], v[-1]]]
 
 
-_QKV = ((0, "query"), (1, "key"), (2, "value"))
-
-
 def _mask(call: Call, scores: Dims) -> None:
-    mask = call.op.args[3] if len(call.op.args) > 3 else call.op.kwargs.get("attn_mask")
-    if mask is None:
-        return
-    dims = call.of(mask)
+    dims = call.dims("attn_mask")
     for d in range(1, len(dims) + 1):
         if len(dims[-d]) > 1:
             call.unify(dims[-d], scores[-d])

@@ -109,8 +109,22 @@ def linear(call: Call) -> list[Dims]:
 
 def dot(call: Call) -> list[Dims]:
     """Inner product of two vectors."""
-    call.unify(call.dims("self")[0], call.dims("tensor")[0])
+    a, b = (call.of(ref) for ref in call.op.args[:2])
+    call.unify(a[0], b[0])
     return [[]]
+
+
+def bilinear(call: Call) -> list[Dims]:
+    """x1^T W x2 + b with W (out, in1, in2)."""
+    a, b, w = call.dims("input1"), call.dims("input2"), call.dims("weight")
+    call.role(w[0], Role.PRODUCER)
+    for x, own in ((a, w[1]), (b, w[2])):
+        call.role(own, Role.READER)
+        call.unify(x[-1], own)
+    if call["bias"] is not None:
+        call.role(call.dims("bias")[0], Role.SHIFT)
+        call.unify(w[0], call.dims("bias")[0])
+    return [[*a[:-1], w[0]]]
 
 
 def mv(call: Call) -> list[Dims]:
@@ -145,6 +159,7 @@ RULES = {
     "mm": mm,
     "bmm": bmm,
     "linear": linear,
+    "bilinear": bilinear,
     "dot": dot,
     "vdot": dot,
     "mv": mv,

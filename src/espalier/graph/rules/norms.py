@@ -16,8 +16,11 @@ def _affine(call: Call, dim: Dim, names: tuple[str, ...], d: int = 0) -> None:
 
 
 def batch_norm(call: Call) -> list[Dims]:
-    """Statistics a channel: nothing couples."""
+    """Statistics a channel: nothing couples; batch statistics are taken over the other dimensions."""
     x = call.dims("input")
+    if call["training"] or call["running_mean"] is None:
+        for dim in (x[0], *x[2:]):
+            call.statistic(dim)
     _affine(call, x[1], ("weight", "bias", "running_mean", "running_var"))
     saved = [[x[1]] if call.out_shape(i) == (len(x[1]),) else None for i in range(1, len(call.op.outs))]
     return [x, *saved]  # type: ignore[list-item]

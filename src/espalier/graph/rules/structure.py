@@ -91,9 +91,13 @@ def expand(call: Call) -> list[Dims]:
     x, shape = call.dims("self"), call.out_shape()
     out = [constant(1)] * (len(shape) - len(x)) + x
     for d, n in enumerate(shape):
+        number = call["size"][d]
         if len(out[d]) != n:
             out[d] = call.fresh(n)
-        call.size(call["size"][d], out[d])
+            if call.op.call == "repeat_interleave":  # its first number is how often
+                number = call.op.passed[0]
+                number = number if isinstance(number, Size) else Size(number, ("const", number))
+        call.size(number, out[d])
     return [out]
 
 
