@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -11,80 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espalier.core import Budget, BudgetError, Cost, Frozen, Group, Plan, PlanError, Role, Slot, Tie, UnknownNameError
+from espalier.core import Budget, BudgetError, Plan, Tie
 from espalier.selection import STRATEGIES, plan
 
-
-@dataclass
-class Chain:
-    """A chain of layers: each maps the group before it to its own group, at a resolution; both ends are frozen.
-
-    ``widths`` gives every unit of a group its width, so that the exact cost depends on which units stay.
-    """
-
-    given: list[int]
-    pixels: list[int]
-    ends: tuple[int, int] = (3, 10)
-    ties: tuple[Tie, ...] = ()
-    widths: dict[str, np.ndarray] = field(default_factory=dict)
-    fingerprint: str = "chain"
-
-    def __post_init__(self) -> None:
-        self.groups = {}
-        for i, size in enumerate(self.given):
-            units = np.arange(size)[:, None]
-            slots = (Slot(f"l{i}.weight", 0, units, Role.PRODUCER), Slot(f"l{i + 1}.weight", 1, units, Role.READER))
-            self.groups[f"l{i}.weight:0"] = Group(f"l{i}.weight:0", size, slots)
-        sizes = [self.ends[0], *self.given, self.ends[1]]
-        self.shapes = {f"l{i}.weight": (b, a) for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))}
-        self.sizes = {name: group.size for name, group in self.groups.items()}
-        last = f"l{len(self.given)}.weight"
-        self.frozen = (Frozen("l0.weight", 1, 3, "it is an input"), Frozen(last, 0, 10, "it is an output", "net.py:7"))
-        self.asked = 0
-
-    def _cost(self, widths: list[float]) -> Cost:
-        chain = [self.ends[0], *widths, self.ends[1]]
-        products = [a * b for a, b in zip(chain, chain[1:], strict=False)]
-        pixels = [*self.pixels, 1]
-        macs = sum(a * p for a, p in zip(products, pixels, strict=True))
-        held = [(a + b) * p for a, b, p in zip(chain, chain[1:], pixels, strict=False)]
-        return Cost(round(macs), round(sum(products)), round(max(held)))
-
-    def cost(self, counts: dict[str, int] | None = None) -> Cost:
-        self.asked += 1
-        return self._cost([(counts or {}).get(name, size) for name, size in self.sizes.items()])
-
-    def plan_cost(self, plan: Plan) -> Cost:
-        kept = {name: list(plan.keep.get(name, range(size))) for name, size in self.sizes.items()}
-        return self._cost(
-            [
-                float(self.widths[name][units].sum()) if name in self.widths else len(units)
-                for name, units in kept.items()
-            ]
-        )
-
-    def feasible(self, counts: dict[str, int], held: tuple[str, ...] = ()) -> dict[str, int]:
-        """Each tie reads: derived = coefficient * driver (one driver); drivers go down until it is whole."""
-        counts = dict(counts)
-        for tie in self.ties:
-            ((driver, _),) = tie.powers.items()
-            top = self.sizes[tie.derived]
-            fine = (
-                n
-                for n in range(counts[driver], 0, -1)
-                if (v := tie.value({driver: n})).is_integer()
-                and 1 <= v <= top
-                and (tie.derived not in held or v == top)
-            )
-            counts[driver] = next(fine, self.sizes[driver])
-            counts[tie.derived] = int(tie.value(counts))
-        return counts
-
-    def check(self, plan: Plan) -> None:
-        for name, units in plan.keep.items():
-            assert 0 <= min(units) <= max(units) < self.sizes[name]
-        kept = {name: len(plan.keep.get(name, range(size))) for name, size in self.sizes.items()}
-        assert all(tie.value(kept) == kept[tie.derived] for tie in self.ties)
+from .plan_chain import Chain, counts_of, scores_of
 
 
 @st.composite
@@ -92,18 +21,6 @@ def chains(draw: st.DrawFn, least: int = 1, most: int = 80) -> Chain:
     given = draw(st.lists(st.integers(least, most), min_size=1, max_size=8))
     pixels = draw(st.lists(st.integers(1, 64), min_size=len(given), max_size=len(given)))
     return Chain(given, pixels)
-
-
-def scores_of(graph: Chain, seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.rand(size, generator=generator) * float(10 ** (torch.rand(1, generator=generator) * 2 - 1))
-        for name, size in graph.sizes.items()
-    }
-
-
-def counts_of(graph: Chain, result: Plan) -> dict[str, int]:
-    return {name: len(result.keep.get(name, range(size))) for name, size in graph.sizes.items()}
 
 
 def check_lands(graph: Chain, budget: Budget, result: Plan) -> None:
@@ -310,18 +227,6 @@ def test_the_default_floor_is_lowered_with_a_note():
         plan(graph, scores_of(graph, 0), Budget(params=0.01), floor=0.1)
 
 
-def test_a_refusal_names_what_is_frozen_and_the_smallest_reachable():
-    graph = Chain([4, 4], [1, 1], ends=(3, 1000))
-    graph.shapes["l2.weight"] = (1000, 4)
-    with pytest.raises(BudgetError) as refused:
-        plan(graph, scores_of(graph, 0), Budget(macs=0.1))
-    text = str(refused.value)
-    assert "402 macs (0.0998 of the network) cannot be reached: the smallest plan has 1,004 (0.2493)" in text
-    assert "l2.weight (40 elements): dim 0: it is an output at net.py:7" in text
-    reachable = plan(graph, scores_of(graph, 0), Budget(macs=0.2493))
-    assert graph.plan_cost(reachable).macs == 1004
-
-
 def test_nothing_is_cut_within_budget():
     graph = Chain([8], [4])
     for budget in (Budget(macs=1.0), Budget(params=10**9)):
@@ -334,40 +239,6 @@ def test_only_prunes_alone_and_does_not_follow_readers():
     result = plan(graph, scores_of(graph, 0), Budget(params=0.7), only=["l1"])
     assert result.keep.keys() == {"l1.weight:0"}
     assert result.fingerprint == "chain"
-
-
-def test_scores_of_held_groups_may_be_missing():
-    graph = Chain([50, 50], [1, 1])
-    scores = scores_of(graph, 0)
-    del scores["l0.weight:0"]
-    assert plan(graph, scores, Budget(params=0.7), keep=["l0.weight:0"]).keep.keys() == {"l1.weight:0"}
-    with pytest.raises(PlanError, match=r"no score for group 'l0.weight:0'; score every group"):
-        plan(graph, scores, Budget(params=0.7))
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"scores": {"l0.weight:0": [1.0, float("nan")]}}, PlanError, r"hold NaN \(unit 1 first\)"),
-        ({"scores": {"l0.weight:0": [1.0]}}, PlanError, r"shape \(1,\); it has 2 units"),
-        ({"scores": {"l0.weight": [1.0, 2.0]}}, UnknownNameError, "Did you mean 'l0.weight:0'"),
-        ({"scores": {"l0.weight:0": torch.ones(2, device="meta")}}, PlanError, "meta device"),
-        ({"strategy": "globl"}, UnknownNameError, "Did you mean 'global'"),
-        ({"keep": ["l7*"]}, UnknownNameError, r"unknown pattern 'l7\*'"),
-        ({"only": ["conv"]}, UnknownNameError, "unknown pattern 'conv'"),
-        ({"limit": {"l9": 0.5}}, UnknownNameError, "unknown pattern 'l9'"),
-        ({"limit": {"l0": 1.5}}, PlanError, "not a ratio"),
-        ({"keep": "l0"}, PlanError, r"keep=\['l0'\]"),
-        ({"round_to": 0}, PlanError, "round_to=0"),
-        ({"floor": 1.5}, PlanError, "floor=1.5"),
-        ({"floor": -1}, PlanError, "floor=-1"),
-    ],
-)
-def test_mistakes_are_named(change, error, message):
-    graph = Chain([2], [1])
-    options = {"scores": scores_of(graph, 0), "budget": Budget(macs=0.5), **change}
-    with pytest.raises(error, match=message):
-        plan(graph, **options)
 
 
 def test_infinite_scores_are_an_order_like_any_other():
