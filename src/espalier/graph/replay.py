@@ -152,7 +152,7 @@ class SlicedReplay(Replay):
         value = bound["self"].value
         d = int(bound["dim"]) % len(self.record.shapes[value])
         kept, n = self.graph.kept(self.dims[value][d], self.alive), self.record.shapes[value][d]
-        if kept.all():
+        if kept.all() or int(bound["step"] or 1) > 1:  # interleaved parts: the stride's remainder stays
             return args, kwargs
         start, stop = (
             n if b is None and i else 0 if b is None else min(max(int(b) + n if int(b) < 0 else int(b), 0), n)

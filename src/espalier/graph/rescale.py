@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from .graph import Graph
 
 _MOVES = {*structure.RULES, "clone", "_to_copy", "detach", "alias", "contiguous", "neg"}
+_WEIGHT_MOVES = {
+    "t", "transpose", "detach", "alias", "clone", "view", "_unsafe_view", "split", "split_with_sizes", "slice",
+}  # fmt: skip
 _ADDS = {"add", "add_", "sub", "sub_", "cat", "stack"}
 _MULS = {"mul", "mul_", "div", "div_"}
 _PRODUCTS = {"mm": "mat2", "addmm": "mat2", "linear": "weight", "convolution": "weight"}
@@ -200,12 +203,12 @@ class _Search:
         return None if not parts or None in parts else set(parts)  # type: ignore[arg-type]
 
     def _leaf(self, value: int) -> int | None:
-        """Return the parameter of which ``value`` is a transpose or a view."""
+        """Return the parameter of which ``value`` is a piece, a transpose or a view."""
         while value not in self.record.names:
             if value not in self.maker:
                 return None
             op = self.record.ops[self.maker[value]]
-            if op.name.removeprefix("aten.") not in ("t", "transpose", "detach", "alias", "clone", "view", "_unsafe_view"):
+            if op.name.removeprefix("aten.") not in _WEIGHT_MOVES:
                 return None
             value = op.refs()[0]
         return value
@@ -226,27 +229,34 @@ class _Search:
 
     def _entries(self, leaf: int) -> Iterator[tuple[int, Tensor]]:
         """Yield every value that an affine operator makes of the leaf, with the leaf's row number everywhere in it."""
-        pending = [leaf]
+        shape = self.record.shapes[leaf]
+        form = [shape[0], *[1] * (len(shape) - 1)]
+        pending = [(leaf, torch.arange(shape[0], dtype=torch.int32).reshape(form).expand(shape))]
         while pending:
-            value = pending.pop()
+            value, numbers = pending.pop()
             for index in self.users[value]:
                 op = self.record.ops[index]
                 name = op.name.removeprefix("aten.")
-                out = op.outs[0]
-                if out is None:
-                    continue
-                if name in ("t", "transpose", "detach", "alias", "clone", "view", "_unsafe_view"):
-                    pending.append(out)
-                    continue
-                shape = self.record.shapes[out]
-                channel = 1 if name in ("convolution", *_NORMS - {"native_layer_norm", "_fused_rms_norm"}) else -1
-                rows = self.record.shapes[leaf][0]
-                if len(shape) < 2 or shape[channel] != rows:
-                    yield out, torch.arange(rows, dtype=torch.int32)  # an unknown use: its rows are spread where the shapes do not fit
-                    continue
-                form = [1] * len(shape)
-                form[channel] = rows
-                yield out, torch.arange(rows, dtype=torch.int32).reshape(form).expand(shape)
+                if name in _WEIGHT_MOVES:
+                    pending.extend(self._moved(op, value, numbers))
+                elif op.outs[0] is not None:
+                    yield op.outs[0], self._channels(op, name, value, numbers)
+
+    def _channels(self, op: Op, name: str, value: int, numbers: Tensor) -> Tensor:
+        """Send a weight's row numbers to the channels of an affine operator's output."""
+        shape = self.record.shapes[op.outs[0]]  # type: ignore[index]
+        if numbers.dim() > 1:
+            bound = bind(op) if not isinstance(op.func, str) else {}
+            weight = bound.get(_PRODUCTS.get(name, ""))
+            if not isinstance(weight, Ref) or weight.value != value:
+                return numbers.flatten()  # an unknown use: what it reaches is bad
+            numbers = numbers[0] if name in ("mm", "addmm") else numbers.flatten(1)[:, 0]
+        channel = 1 if name in ("convolution", *_NORMS - {"native_layer_norm", "_fused_rms_norm"}) else -1
+        if len(shape) < 2 or shape[channel] != len(numbers):
+            return numbers
+        form = [1] * len(shape)
+        form[channel] = len(numbers)
+        return numbers.reshape(form).expand(shape)
 
     def _spread(self, value: int, numbers: Tensor, goal: tuple[int, int | None], good: Tensor, bad: Tensor) -> None:
         """Send row numbers from ``value`` on; what arrives at the goal is good, what leaves the linear path is bad."""
@@ -295,6 +305,15 @@ class _Search:
         return True
 
     def _move(self, op: Op, value: int, numbers: Tensor, goal: tuple, good: Tensor, bad: Tensor) -> None:
+        moved = self._moved(op, value, numbers)
+        if not moved:
+            _mark(bad, numbers)
+        for out, piece in moved:
+            self._spread(out, piece, goal, good, bad)
+
+    def _moved(self, op: Op, value: int, numbers: Tensor) -> list[tuple[int, Tensor]]:
+        """Run a structural operator on row numbers; an empty list when it cannot."""
+
         def operand(item: object) -> object:
             if isinstance(item, Ref):
                 if item.value == value:
@@ -306,11 +325,11 @@ class _Search:
         try:
             result = execute(op, args, {k: v for k, v in kwargs.items() if k not in ("dtype", "device")})
         except (RuntimeError, TypeError):
-            _mark(bad, numbers)
-            return
+            return []
+        moved = []
         for out, piece in zip(op.outs, result if op.many else [result], strict=True):
-            if out is None:
-                continue
             if len(op.refs()) > 1:  # rotary halves join again: what came from elsewhere counts as already seen
                 piece = torch.where(piece < 0, piece.amax(), piece)
-            self._spread(out, piece, goal, good, bad)
+            if out is not None:
+                moved.append((out, piece))
+        return moved

@@ -147,13 +147,19 @@ def slices(call: Call) -> list[Dims]:
     whole, n = x[d], len(x[d])
     start = _bound(call["start"], n, 0)
     stop = max(_bound(call["end"], n, n), start)
-    if int(call["step"] or 1) != 1:
+    step = int(call["step"] or 1)
+    if step > 1 and n % step == 0 and start < step and stop == n:  # one of ``step`` interleaved parts
+        outer, inner = call.split(whole, n // step, step)
+        call.freeze(inner, "it is read with a stride")
+        x[d] = outer
+        return [x]
+    if step != 1:
         call.freeze(whole, "it is read with a stride")
     if whole.shape[1]:
         _state_bound(call, call["start"], whole[:start], whole[start:])
         if stop < n:
             _state_bound(call, call["end"], whole[:stop], whole[stop:])
-    x[d] = whole[start : stop : int(call["step"] or 1)]
+    x[d] = whole[start:stop:step]
     return [x]
 
 
