@@ -107,10 +107,9 @@ def _inputs(graph: Graph, tensors: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def _input_names(graph: Graph) -> list[str]:
-    example, count = graph.example, len(graph.records[0].inputs)
-    if isinstance(example, dict) and all(isinstance(value, Tensor) for value in example.values()):
-        return list(example)
-    return ["input"] if count == 1 else [f"input_{i}" for i in range(count)]
+    if isinstance(graph.example, dict) and all(isinstance(value, Tensor) for value in graph.example.values()):
+        return list(graph.example)
+    return [f"input_{i}" for i in range(len(graph.records[0].inputs))]
 
 
 class _Writer(SlicedReplay):
@@ -121,17 +120,18 @@ class _Writer(SlicedReplay):
         self.program = fx.Graph()
         self.nodes: dict[int, Any] = {}
         self.root = nn.Module()
+        self.used = {value for op in self.record.ops for value in op.refs()} | set(self.record.outputs)
 
     def declare(self, input_names: Sequence[str]) -> None:
         """Write the inputs, and the tensors that some operator reads or the model returns."""
-        used = {value for op in self.record.ops for value in op.refs()} | set(self.record.outputs)
         for value, name in zip(self.record.inputs, input_names, strict=True):
             self.nodes[value] = self.program.placeholder(name)
-        named = {value: name for value, name in self.record.names.items() if value in used}
+        named = {value: name for value, name in self.record.names.items() if value in self.used}
+        constants = [value for value in self.record.constants if value in self.used]
         reserved = fx.GraphModule(nn.Module(), fx.Graph())
-        prefix = "model." if any(hasattr(reserved, name.partition(".")[0]) for name in named.values()) else ""
-        constants = [value for value in self.record.constants if value in used]
-        places = {value: prefix + name for value, name in named.items()}
+        firsts = {name.partition(".")[0] for name in named.values()}
+        clash = any(hasattr(reserved, first) or first.startswith("constant_") for first in firsts)
+        places = {value: f"model.{name}" if clash else name for value, name in named.items()}
         places.update({value: f"constant_{i}" for i, value in enumerate(constants)})
         for value, name in places.items():
             _register(self.root, name, self.values[value])
@@ -139,18 +139,26 @@ class _Writer(SlicedReplay):
 
     def step(self, index: int, op: Op) -> None:
         """Run one operator and write it down."""
-        args, kwargs = self.arguments(index, op)
-        real = rebuild((args, kwargs), self.operand)
-        result = execute(op, *real)
+        recorded = self.arguments(index, op)
+        args, kwargs = rebuild(recorded, self.operand)
+        result = execute(op, args, kwargs)
         self.store(op, result)
-        written = rebuild((args, kwargs), lambda item: self.nodes[item.value] if isinstance(item, Ref) else self.operand(item))
-        if result is real[0][0] and op.name in _RESTRIDES:
-            node = written[0][0]
+        written, keywords = rebuild(recorded, self._operand_node)
+        if op.name.startswith("aten.as_strided") and result is args[0]:
+            node = written[0]  # a change of memory layout
         else:
-            node = self.program.call_function(_target(op), *written)
+            node = self.program.call_function(_target(op), written, keywords)
         for value, path in zip(op.outs, _paths(result) if op.many else [()], strict=True):
-            if value is not None:
-                self.nodes[value] = _Item(self.program, node, path)
+            if value in self.used:
+                self.nodes[value] = self._item(node, path)
+
+    def _operand_node(self, item: Any) -> Any:
+        return self.nodes[item.value] if isinstance(item, Ref) else self.operand(item)
+
+    def _item(self, node: fx.Node, path: tuple[int, ...]) -> fx.Node:
+        for index in path:
+            node = self.program.call_function(operator.getitem, (node, index))
+        return node
 
     def finish(self, name: str) -> fx.GraphModule:
         """Return the program with its tensors."""
@@ -160,4 +168,19 @@ class _Writer(SlicedReplay):
         return fx.GraphModule(self.root, self.program, name).eval()
 
 
-_RESTRIDES = ("aten.as_strided", "aten.as_strided_")
+def _target(op: Op) -> Callable:
+    """Return what computes ``op`` when it is called with its arguments, as ``execute`` does."""
+    if isinstance(op.func, str):
+        return getattr(torch, op.func, None) or getattr(functional, op.func)
+    if op.name in ("aten.view", "aten._unsafe_view") and op.func._overloadname == "default":
+        return torch.ops.aten.reshape.default
+    return op.func
+
+
+def _paths(result: Any) -> Iterator[tuple[int, ...]]:
+    """Yield where each leaf of nested lists and tuples sits."""
+    for i, item in enumerate(result):
+        if isinstance(item, list | tuple):
+            yield from ((i, *rest) for rest in _paths(item))
+        else:
+            yield (i,)
