@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import copy
 import sys
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -29,10 +29,12 @@ from .tensors import named_tensors
 
 Forward = Callable[[nn.Module, Any], Any]
 
-_COMPOSITE = {"lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "rms_norm", "bilinear"}
+_COMPOSITE = {
+    "lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "rms_norm", "bilinear", "batch_norm",
+}  # fmt: skip
 _DERIVES_SIZES = {"chunk", "tensor_split", "linear", "flatten", "softmax", "repeat_interleave"}
 _INFERS = {"view", "reshape", "expand", "unflatten", "broadcast_to", "as_strided"}  # -1 stands for any size
-_OPENED = {"multi_head_attention_forward"}  # written in Python, with sizes computed inside
+_OPENED = {"multi_head_attention_forward", *_COMPOSITE}  # written in Python, with sizes or a composite inside
 _SKIP = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<")
 
 
@@ -186,7 +188,7 @@ def size_values(model: nn.Module) -> dict[tuple[str, tuple], int]:
 
 def _is_config(value: Any) -> bool:
     kind = type(value)
-    return hasattr(value, "__dict__") and (kind.__name__.endswith("Config") or kind is types.SimpleNamespace)
+    return hasattr(value, "__dict__") and (kind.__name__.endswith("Config") or kind is SimpleNamespace)
 
 
 def _is_int_sequence(value: Any) -> bool:
@@ -264,7 +266,9 @@ class _Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         name, numbers = self.calls[-1]
         refs = rebuild((args, kwargs), self._leaf)
-        result = func(*args, **kwargs)
+        result = _by_shape(func, args) if self.record.on_meta else None
+        if result is None:
+            result = func(*args, **kwargs)
         self.write(func, *_with_provenance(refs, name, numbers), result)
         return result
 
@@ -291,6 +295,26 @@ class _Recorder(TorchDispatchMode):
         self.record.ops.append(Op(func, args, kwargs, outs, self.scopes[-1], _source(), *self._call(many)))
 
 
+_SAME_SHAPE = set(
+    "relu relu_ relu6 gelu gelu_ silu silu_ sigmoid sigmoid_ tanh hardtanh hardtanh_ hardswish hardswish_ hardsigmoid "
+    "hardsigmoid_ leaky_relu leaky_relu_ add add_ sub mul mul_ div div_ bernoulli_".split()
+)
+
+
+def _by_shape(func: Any, args: tuple) -> torch.Tensor | None:
+    """Return a pointwise operator's result on meta without running it: meta kernels in Python are slow."""
+    name = func._opname
+    if name not in _SAME_SHAPE or not args or not isinstance(args[0], torch.Tensor):
+        return None
+    first = args[0]
+    for other in args[1:]:
+        if isinstance(other, torch.Tensor) and (other.dtype != first.dtype or other.shape != first.shape):
+            return None
+    if not first.is_floating_point() or not first.is_meta:
+        return None
+    return first if name.endswith("_") else torch.empty_like(first)
+
+
 class _Calls(TorchFunctionMode):
     """Sees Python-level calls: gives shapes their provenance and notes which sizes each call passes."""
 
@@ -305,9 +329,10 @@ class _Calls(TorchFunctionMode):
             return self._get(func, args)
         if name in ("size", "numel", "__len__") and isinstance(args[0], torch.Tensor):
             return self._size(name, *args, **kwargs)
-        if name in _COMPOSITE:
+        python = isinstance(func, FunctionType)
+        if name in _COMPOSITE and not python:
             return self._composite(func, name, args, kwargs)
-        if name in _OPENED:
+        if python and name in _OPENED:
             with self:
                 return _opened(func)(*args, **kwargs)
         numbers = [v for v in walk((args, kwargs)) if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -346,7 +371,10 @@ class _Calls(TorchFunctionMode):
         refs = rebuild((args, kwargs), recorder._leaf)
         recorder.muted = True
         try:
-            result = func(*args, **kwargs)
+            if name == "batch_norm" and args[0].is_meta:  # a slow decomposition of a known shape
+                result = torch.empty_like(args[0])
+            else:
+                result = func(*args, **kwargs)
         finally:
             recorder.muted = False
         recorder.write(name, *refs, result)
@@ -366,7 +394,7 @@ def _opened(func: Any) -> Callable:
         for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
             scope[name] = lambda *_: False
         scope["float"] = lambda x: x * 1.0 if isinstance(x, Size) else float(x)  # keeps provenance
-        clone = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
+        clone = FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
         clone.__kwdefaults__ = func.__kwdefaults__
         _clones[func] = clone
     return _clones[func]
@@ -376,7 +404,11 @@ def _with_provenance(refs: tuple[tuple, dict], name: str, numbers: list) -> tupl
     """Put the sizes that the Python call passed in place of the plain numbers that the operator received."""
     if not numbers:
         return refs
-    tagged = [n for n in numbers if isinstance(n, Size | Real)]
+    args, kwargs = refs
+    if name == "narrow" and len(args) > 3:  # slice(start, start + length)
+        start, length = (_literal(n) for n in numbers[-2:])
+        return (*args[:2], start, start + length, *args[4:]), kwargs
+    tagged = [n for n in reversed(numbers) if isinstance(n, Size | Real)]  # of equals the last: a convolution's groups
 
     def place(item: Any) -> Any:
         if isinstance(item, list) and item and all(type(v) is int for v in item):
@@ -384,10 +416,10 @@ def _with_provenance(refs: tuple[tuple, dict], name: str, numbers: list) -> tupl
         if isinstance(item, list | tuple):
             return type(item)(place(v) for v in item)
         if type(item) in (int, float) and tagged and name not in _DERIVES_SIZES:
-            return next((t for t in tagged if type(item)(t) == item and isinstance(t, Real) == isinstance(item, float)), item)
+            same = (t for t in tagged if isinstance(t, Real) == isinstance(item, float) and type(item)(t) == item)
+            return next(same, item)
         return item
 
-    args, kwargs = refs
     return tuple(place(a) for a in args), {k: place(v) for k, v in kwargs.items()}
 
 
@@ -409,7 +441,7 @@ def _literal(number: int) -> Size:
     return number if isinstance(number, Size) else Size(number, ("const", number))
 
 
-_foreign: dict[types.CodeType, bool] = {}
+_foreign: dict[CodeType, bool] = {}
 
 
 def _source() -> str:

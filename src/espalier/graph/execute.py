@@ -18,6 +18,7 @@ _COMPOSITE: dict[str, Callable] = {
     "scaled_dot_product_attention": functional.scaled_dot_product_attention,
     "rms_norm": torch.rms_norm,
     "bilinear": torch.bilinear,
+    "batch_norm": torch.batch_norm,
 }
 
 def execute(op: Op, args: tuple, kwargs: dict) -> Any:

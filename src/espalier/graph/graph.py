@@ -21,7 +21,7 @@ from .rescale import Rescaled, find_rescaled
 from .rules import rule_for
 from .sizes import Expr, leaves
 from .tensors import named_tensors
-from .ties import Solution, feasible, solve
+from .ties import Solution, feasible, renumbered, solve
 from .units import Dim, Why
 
 
@@ -278,8 +278,8 @@ def _assemble(
     for one in rescaled:
         if one.rows is None and one.factor is not None:
             _mark_followers(axes, found, solution, one.factor, Why("Python computes a factor from its size"))
-    found, groups, frozen = _in_order(axes, leaves, found)
-    solution = solve(axes, found, originals, extra)
+    found, groups, frozen, number = _in_order(axes, leaves, found)
+    solution = renumbered(solution, number)
     tensors = named_tensors(model)
     parameters = {id(p) for p in model.parameters()}
     names = [g.name for g in groups]
@@ -322,7 +322,9 @@ def _mark_followers(axes: Axes, found: Partition, solution: Solution, factor: Ex
             axes.statistics.append((members[:, None], why))
 
 
-def _in_order(axes: Axes, leaves: dict[str, Dims], found: Partition) -> tuple[Partition, list[Group], list[Frozen]]:
+def _in_order(
+    axes: Axes, leaves: dict[str, Dims], found: Partition
+) -> tuple[Partition, list[Group], list[Frozen], dict[int, int]]:
     """Number groups in the order of the model's tensors, and units by position in their first place."""
     groups, frozen = describe(axes, leaves, found)
     rank_of = {name: i for i, name in enumerate(leaves)}
@@ -332,4 +334,5 @@ def _in_order(axes: Axes, leaves: dict[str, Dims], found: Partition) -> tuple[Pa
     for new, old in enumerate(order):
         renumber[old] = new
     sizes = [found.sizes[g] for g in order]
-    return Partition(axes, renumber[found.group], found.rank, sizes), [groups[g] for g in order], frozen
+    number = {old: new for new, old in enumerate(order)}
+    return Partition(axes, renumber[found.group], found.rank, sizes), [groups[g] for g in order], frozen, number

@@ -198,6 +198,9 @@ COMPOSITE_ARGUMENTS = {
         "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa",
     ),
     "rms_norm": ("input", "normalized_shape", "weight", "eps"),
+    "batch_norm": (
+        "input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled",
+    ),
     "bilinear": ("input1", "input2", "weight", "bias"),
 }  # fmt: skip
 _signatures: dict[Any, list[tuple[str, Any]]] = {}

@@ -275,7 +275,8 @@ class MaskedReplay(Replay):
         bound = bind(op)
         m, rest = self.mask_of(op, "input"), [None] * (len(op.outs) - 1)
         if not (bound.get("training") or bound["running_mean"] is None):
-            return list(execute(op, args, kwargs)), [m, *rest]
+            result = execute(op, args, kwargs)
+            return (list(result), [m, *rest]) if op.many else (result, m)
         x, dims = self.values[bound["input"].value], (0, *range(2, m.dim()))
         w = m.to(x.dtype)
         count = w.sum(dims, keepdim=True).clamp_min(1)
@@ -352,7 +353,7 @@ _SPECIAL: dict[str, Callable[..., tuple[Any, Any]]] = {
     "glu": MaskedReplay.glu,
     **dict.fromkeys(
         (
-            "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_no_update",
+            "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_no_update",
         ),
         MaskedReplay.batch_norm,
     ),

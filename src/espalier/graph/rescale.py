@@ -40,7 +40,7 @@ _WEIGHT_MOVES = {
 _ADDS = {"add", "add_", "sub", "sub_", "cat", "stack"}
 _MULS = {"mul", "mul_", "div", "div_"}
 _PRODUCTS = {"mm": "mat2", "addmm": "mat2", "linear": "weight", "convolution": "weight"}
-_NORMS = {"native_layer_norm", "_fused_rms_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"}
+_NORMS = {"native_layer_norm", "_fused_rms_norm", "batch_norm", "rms_norm"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ def _mark(flags: Tensor, numbers: Tensor) -> None:
     for d, stride in enumerate(numbers.stride()):
         if stride == 0:
             numbers = numbers.narrow(d, 0, 1)
-    flags[torch.unique(numbers.flatten()).long()] = True
+    flags |= torch.bincount(numbers.flatten(), minlength=len(flags)) > 0
 
 
 class _Search:
@@ -191,7 +191,7 @@ class _Search:
         return None
 
     def _affine(self, op: Op, name: str) -> set[int] | None:
-        bound = bind(op) if not isinstance(op.func, str) else {}
+        bound = bind(op)
         if name in _PRODUCTS:
             leaf = self._leaf(bound[_PRODUCTS[name]].value)
             bias = bound.get("bias") or (bound.get("self") if name == "addmm" else None)
@@ -246,12 +246,12 @@ class _Search:
         """Send a weight's row numbers to the channels of an affine operator's output."""
         shape = self.record.shapes[op.outs[0]]  # type: ignore[index]
         if numbers.dim() > 1:
-            bound = bind(op) if not isinstance(op.func, str) else {}
+            bound = bind(op)
             weight = bound.get(_PRODUCTS.get(name, ""))
             if not isinstance(weight, Ref) or weight.value != value:
                 return numbers.flatten()  # an unknown use: what it reaches is bad
             numbers = numbers[0] if name in ("mm", "addmm") else numbers.flatten(1)[:, 0]
-        channel = 1 if name in ("convolution", *_NORMS - {"native_layer_norm", "_fused_rms_norm"}) else -1
+        channel = 1 if name in ("convolution", "batch_norm") else -1
         if len(shape) < 2 or shape[channel] != len(numbers):
             return numbers
         form = [1] * len(shape)

@@ -48,6 +48,9 @@ class Solution:
     refused: list[tuple[set[int], Why]] = field(default_factory=list)
 
 
+Pending = list[tuple[Poly, Poly, Why]]
+
+
 def solve(axes: Axes, found: Partition, originals: dict[tuple, int], extra: list[tuple[bool, Expr, Expr]]) -> Solution:
     """Solve all equations; ``originals`` are the attributes' values, ``extra`` equalities that Python compared."""
     solution = Solution()
@@ -56,7 +59,7 @@ def solve(axes: Axes, found: Partition, originals: dict[tuple, int], extra: list
         why = Why(f"Python compares {describe(left)} with {describe(right)}")
         pending.append((_side(axes, found, left, training), _side(axes, found, right, training), why))
     opaque = [(a, b, w) for a, b, w in pending if a is None or b is None]
-    pending = [(a, b, w) for a, b, w in pending if a is not None and b is not None and a != b]
+    pending = _distinct([(a, b, w) for a, b, w in pending if a is not None and b is not None and a != b])
     for left, right, why in opaque:
         _refuse(solution, left, right, why)
     for e in axes.equations:
@@ -66,6 +69,25 @@ def solve(axes: Axes, found: Partition, originals: dict[tuple, int], extra: list
     pending = _attributes(pending, solution, originals)
     _ties(pending, solution, found.sizes)
     return solution
+
+
+def _distinct(pending: Pending) -> Pending:
+    """Drop equations that say the same again: batch and token sizes recur in every block."""
+    kept = {(frozenset(a.terms.items()), frozenset(b.terms.items())): (a, b, w) for a, b, w in reversed(pending)}
+    return list(kept.values())[::-1]
+
+
+def renumbered(solution: Solution, number: dict[int, int]) -> Solution:
+    """Return the solution with its groups numbered anew."""
+    ties = [
+        Monomials(number[t.derived], t.coefficient, {number[g]: p for g, p in t.powers.items()}, t.why)
+        for t in solution.ties
+    ]
+    attributes = {
+        key: Poly({tuple(sorted(((number[s], p) for s, p in m), key=repr)): c for m, c in poly.terms.items()})  # type: ignore[index]
+        for key, poly in solution.attributes.items()
+    }
+    return Solution(attributes, ties, [])
 
 
 def _name(equation: Equation) -> Why:
@@ -117,9 +139,6 @@ def _apply(kind: str, left: Poly, right: Poly) -> Poly | None:
 
 def _is_attr(symbol: Hashable) -> bool:
     return isinstance(symbol, tuple)
-
-
-Pending = list[tuple[Poly, Poly, Why]]
 
 
 def _attributes(pending: Pending, solution: Solution, originals: dict[tuple, int]) -> Pending:

@@ -48,6 +48,7 @@ class Units:
         self.whys: list[Why] = [Why("")]
         self._why_index: dict[Why, int] = {Why(""): 0}
         self._count = 1
+        self._resolved: dict[int, tuple[Dim, Dim]] = {}  # id -> (the dimension, kept alive, its atoms); until a write
         self._why[NONE] = self.why(Why("constant"))
 
     def why(self, why: Why) -> int:
@@ -93,15 +94,19 @@ class Units:
         """Return ``dim`` in atomic units: definitions expanded, frozen and repeated units dropped, padded with NONE."""
         if dim.shape[1] == 0:
             return dim
+        if not keep_frozen and id(dim) in self._resolved:
+            return self._resolved[id(dim)][1]
         ids = self.roots(dim)
         while True:
             blocks = self._block[ids]
             if blocks.max(initial=-1) < 0:
                 break
             ids = self.roots(self._expand(ids, blocks))
-        if not keep_frozen:
-            ids = np.where(self._why[ids] > 0, NONE, ids)
-        return _tidy(ids)
+        if keep_frozen:
+            return _tidy(ids)
+        atoms = _tidy(np.where(self._why[ids] > 0, NONE, ids))
+        self._resolved[id(dim)] = (dim, atoms)
+        return atoms
 
     def _expand(self, ids: np.ndarray, blocks: np.ndarray) -> np.ndarray:
         columns = []
@@ -131,9 +136,11 @@ class Units:
             atoms = np.unique(atoms)
             atoms = atoms[atoms > NONE]
             self._why[atoms] = self.why(why)
+            self._resolved.clear()
 
     def _union(self, a: np.ndarray, b: np.ndarray) -> None:
         """Union atomic units pairwise (frozen spreads)."""
+        self._resolved.clear()
         while True:
             a, b = self.roots(a), self.roots(b)
             differ = a != b
@@ -148,6 +155,7 @@ class Units:
             self._why[chosen[spread]] = frozen[spread]
 
     def _define(self, units: np.ndarray, rows: Dim) -> None:
+        self._resolved.clear()
         self._block[units] = len(self._blocks)
         self._row[units] = np.arange(len(units), dtype=np.int32)
         self._blocks.append(np.ascontiguousarray(rows, dtype=np.int32))

@@ -65,6 +65,7 @@ def weight_norm(call: Call) -> list[Dims]:
 
 
 RULES = {
+    "batch_norm": batch_norm,
     "native_batch_norm": batch_norm,
     "_native_batch_norm_legit": batch_norm,
     "_native_batch_norm_legit_no_training": batch_norm,
