@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -137,7 +138,17 @@ def test_the_exact_cost_decides_where_the_best_units_are_narrow():
 def test_a_group_that_loses_nothing_is_not_rounded():
     graph = Chain([27, 64], [1, 1])
     scores = {"l0.weight:0": torch.full((27,), math.inf), "l1.weight:0": torch.arange(64.0)}
-    assert plan(graph, scores, Budget(params=0.7), round_to=8, floor=1).keep.keys() == {"l1.weight:0"}
+    assert plan(graph, scores, Budget(params=0.64), round_to=8, floor=1).keep.keys() == {"l1.weight:0"}
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.25, 0.3, 0.5, 0.7])
+def test_coarse_steps_land_where_brute_force_does(ratio):
+    graph = Chain([64, 64], [1, 1])
+    limit = int(ratio * graph.cost().params)
+    every = [dict(zip(graph.sizes, pair, strict=True)) for pair in itertools.product(range(8, 65, 8), repeat=2)]
+    best = max(params for counts in every if (params := graph.cost(counts).params) <= limit)
+    result = plan(graph, scores_of(graph, 0), Budget(params=ratio), round_to=8, floor=1)
+    assert graph.plan_cost(result).params >= min(best, 0.99 * limit)
 
 
 def tied(driver: int, coefficient: tuple[int, int]) -> Chain:

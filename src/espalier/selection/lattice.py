@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,13 @@ class Lattice:
             root[members] = new
         return root
 
+    @cached_property
+    def held(self) -> tuple[str, ...]:
+        """Groups that keep all their units and that a tie reaches."""
+        return tuple(
+            name for name, tie in zip(self.names, self.tied, strict=True) if tie >= 0 and name in self.bounds.held
+        )
+
     def rounded(self, counts: np.ndarray) -> np.ndarray:
         """Return the nearest multiples; what is whole, or would round above that, is whole."""
         nearest = (2 * counts + self.multiple) // (2 * self.multiple) * self.multiple
@@ -75,6 +82,11 @@ class Lattice:
     def above(self, count: int, group: int) -> int:
         """Return the next count of a group above ``count``."""
         return min((count // self.multiple + 1) * self.multiple, int(self.sizes[group]))
+
+    def raised(self, group: int, count: int) -> Lattice:
+        """Return the lattice where a group keeps at least ``count`` units."""
+        lower = {**self.bounds.lower, self.names[group]: count}
+        return replace(self, bounds=replace(self.bounds, lower=lower))
 
     def off(self, counts: np.ndarray) -> np.ndarray:
         """Return where a count that the search chose is no multiple: ties can force that."""
@@ -107,7 +119,7 @@ class Lattice:
         return self._feasible(asked)
 
     def _feasible(self, counts: np.ndarray) -> np.ndarray:
-        got = self.graph.feasible(self.named(counts), held=tuple(self.bounds.held))
+        got = self.graph.feasible(self.named(counts), held=self.held)
         return np.array([got[name] for name in self.names], dtype=np.int64)
 
     def named(self, counts: np.ndarray) -> dict[str, int]:

@@ -139,7 +139,7 @@ def _fitted(
         candidate = _chosen(lattice, counts, values)
         exact, quick = lattice.graph.plan_cost(candidate), lattice.cost(counts)
         if limits.fits(exact):
-            if best is None or _fullness(exact, limits) > _fullness(best[1], limits):
+            if best is None or limits.fullness(exact) > limits.fullness(best[1]):
                 best = candidate, exact
             if exact == quick or limits.near(exact):
                 break
@@ -168,11 +168,6 @@ def _chosen(lattice: Lattice, counts: np.ndarray, values: Mapping[str, np.ndarra
         if count < size
     }
     return Plan(keep, lattice.graph.fingerprint)
-
-
-def _fullness(cost: Cost, limits: Target) -> float:
-    """Return how much of the tightest limit a cost uses."""
-    return max(getattr(cost, measure) / limit for measure, limit in limits.limits.items())
 
 
 def _landing(lattice: Lattice, found: Plan, cost: Cost, limits: Target) -> list[str]:

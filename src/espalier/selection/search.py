@@ -2,11 +2,13 @@
 
 descend   bisection on how many units go, lowest level first: about log2(units) costs
 climb     adds units back, highest level first, one group's step at a time, while they fit
+exchange  where steps are coarse: more of one group, paid by others
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +19,9 @@ from .lattice import Lattice
 
 NEAR = 0.99  # a plan lands within 1 % below its budget
 _CLIMB_COSTS = 400  # cost evaluations that the climb may spend
+_INSISTED_GROUPS = 8  # for which the exchange insists on more
+_INSISTED_STEPS = 3  # more that it insists on
+_SEARCHED_GROUPS = 2000  # in all searches of an exchange: networks of many groups have fine steps and need few
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,11 @@ class Target:
 
     def near(self, cost: Cost) -> bool:
         """Return whether the cost is within 1 % of a limit: that one binds."""
-        return any(getattr(cost, measure) >= NEAR * limit for measure, limit in self.limits.items())
+        return self.fullness(cost) >= NEAR
+
+    def fullness(self, cost: Cost) -> float:
+        """Return how much of the tightest limit a cost uses."""
+        return max(getattr(cost, measure) / max(limit, 1) for measure, limit in self.limits.items())
 
 
 def search(lattice: Lattice, levels: Mapping[str, np.ndarray], target: Target) -> np.ndarray:
@@ -45,7 +54,8 @@ def search(lattice: Lattice, levels: Mapping[str, np.ndarray], target: Target) -
         target: what the result may cost.
     """
     counts = descend(lattice, levels, target)
-    return climb(lattice, levels, counts, target)
+    counts = climb(lattice, levels, counts, target)
+    return exchange(lattice, levels, counts, target)
 
 
 def descend(lattice: Lattice, levels: Mapping[str, np.ndarray], target: Target) -> np.ndarray:
@@ -92,6 +102,27 @@ def climb(lattice: Lattice, levels: Mapping[str, np.ndarray], counts: np.ndarray
         else:
             heapq.heappop(heap)  # this group's next step does not fit: later ones cost more
     return counts
+
+
+def exchange(lattice: Lattice, levels: Mapping[str, np.ndarray], counts: np.ndarray, target: Target) -> np.ndarray:
+    """Where the climb stopped short of the target, insist on a step or more of a group and search again below it.
+
+    It is paid by the units that have the lowest levels elsewhere. The fullest result stays.
+    """
+    best, full = counts, target.fullness(lattice.cost(counts))
+    ladders = {g: ladder for g, ladder in _ladders(lattice, levels).items() if counts[g] < lattice.sizes[g]}
+    chosen = heapq.nlargest(_INSISTED_GROUPS, ladders, key=lambda g: ladders[g][counts[g]])
+    tries = itertools.product(range(_INSISTED_STEPS), chosen)
+    for more, group in itertools.islice(tries, max(1, _SEARCHED_GROUPS // len(counts))):
+        if full >= NEAR:
+            break
+        count = lattice.above(int(counts[group]) + more * lattice.multiple, group)
+        raised = lattice.raised(group, count)
+        trial = climb(raised, levels, descend(raised, levels, target), target)
+        cost = lattice.cost(trial)
+        if target.fits(cost) and target.fullness(cost) > full:
+            best, full = trial, target.fullness(cost)
+    return best
 
 
 def _stepped(
