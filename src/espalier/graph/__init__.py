@@ -2,9 +2,24 @@
 
 from .cut import cut, cut_
 from .files import load, save
+from .gates import gates
 from .graph import Graph, trace
 from .graph_module import to_graph_module
 from .optimizer import carry_optimizer
 from .prove import prove
+from .taps import Tap, taps
 
-__all__ = ["Graph", "carry_optimizer", "cut", "cut_", "load", "prove", "save", "to_graph_module", "trace"]
+__all__ = [
+    "Graph",
+    "Tap",
+    "carry_optimizer",
+    "cut",
+    "cut_",
+    "gates",
+    "load",
+    "prove",
+    "save",
+    "taps",
+    "to_graph_module",
+    "trace",
+]

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..core import ModelError
 from .record import Op, Record, Ref, rebuild, tensors_in, walk
 from .sizes import Real, Size, track_math
-from .tensors import named_tensors
+from .tensors import empty_hooks, named_tensors
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -93,7 +93,8 @@ def _capture(model: nn.Module, example: Any, forward_fn: Forward | None, trainin
         output = run_model(twin, example, forward_fn)
         record.comparisons = list(dict.fromkeys(Size.comparisons or []))
     record.outputs = [recorder.see(t) for t in tensors_in(output)]
-    if to_meta and any(t.is_meta for t in record.constants.values()):
+    real = any(not t.is_meta for t in named_tensors(model).values())
+    if to_meta and real and any(t.is_meta for t in record.constants.values()):
         raise ModelError("the model makes tensors from Python numbers, whose values meta does not keep")
     return record
 
@@ -143,7 +144,7 @@ class _CopyTensors(TorchFunctionMode):
 
 def skeleton(model: nn.Module, device: str | None) -> nn.Module:
     """Copy a model: on ``device`` without its data, or (None) with shared parameter data and cloned buffers."""
-    memo: dict[int, Any] = {}
+    memo = empty_hooks(model)
     for p in model.parameters():
         data = torch.empty_like(p, device=device) if device else p.detach()
         memo[id(p)] = nn.Parameter(data, requires_grad=p.requires_grad)

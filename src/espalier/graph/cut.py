@@ -7,7 +7,7 @@ from torch import nn
 from ..core import CutError, Plan, Surgery
 from .graph import Graph
 from .layers import follow_weights
-from .operate import check_surgery, operate
+from .operate import check_surgery, forget, operate
 from .prove import prove as prove_surgery
 from .rescale import rescale
 from .tensors import named_tensors
@@ -31,7 +31,7 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
         ProofError: the result does not compute what it must; the message names the groups.
     """
     surgery = prepared(model, graph, plan)
-    small = operate(model, surgery)
+    small = forget(operate(model, surgery))
     rescale(small, graph, plan)
     if prove:
         small.espalier_proof = prove_surgery(model, graph, plan)  # type: ignore[assignment]
@@ -42,7 +42,7 @@ def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> n
     """Cut ``model`` itself and return it; with ``prove`` a copy is cut and proved first, so a refusal changes nothing."""
     surgery = prepared(model, graph, plan)
     proof = cut(model, graph, plan).espalier_proof if prove else None
-    operate(model, surgery, inplace=True)
+    forget(operate(model, surgery, inplace=True))
     rescale(model, graph, plan)
     if proof is not None:
         model.espalier_proof = proof  # type: ignore[assignment]

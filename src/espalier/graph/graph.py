@@ -106,6 +106,16 @@ class Graph:
             free += (1.0 - fixed) * int(np.prod(self.shapes[name]))
         return free / total if total else 0.0
 
+    @cached_property
+    def multiples(self) -> dict[int, int]:
+        """Group numbers whose kept count a kernel wants to be a multiple."""
+        found: dict[int, int] = {}
+        for dim, multiple in self.axes.multiples:
+            for monomial in self.partition.count(dim).terms:
+                if len(monomial) == 1:
+                    found[int(monomial[0][0])] = multiple  # type: ignore[call-overload]
+        return found
+
     # ---- plans ------------------------------------------------------------------------------------------------------
 
     def feasible(self, counts: Mapping[str, int], held: Collection[str] = ()) -> dict[str, int]:
@@ -114,7 +124,10 @@ class Graph:
         Groups in ``held`` keep their given counts where the ties allow.
         """
         wanted = [min(max(int(counts.get(n, s)), 1), s) for n, s in self.sizes.items()]
-        fixed = {self.order.index(name) for name in held}
+        for g, multiple in self.multiples.items():
+            whole = list(self.sizes.values())[g]
+            wanted[g] = min(max(wanted[g] // multiple, 1) * multiple, whole)
+        fixed = {g for g, name in enumerate(self.order) if name in set(held)} if held else set()
         result = feasible(wanted, list(self.sizes.values()), self.solution.ties, fixed)
         return dict(zip(self.order, result, strict=True))
 

@@ -6,6 +6,7 @@ siblings: removing any of them has the same consequences. Places are summed as r
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -171,11 +172,7 @@ def _frozen(axes: Axes, name: str, d: int, dim: Dim, atoms: Dim):
     if not fixed.any():
         return
     everything = axes.units.resolve(dim, keep_frozen=True)[fixed]
-    whys: dict[Why, int] = {}
-    for unit, count in zip(*np.unique(everything.max(axis=1), return_counts=True), strict=True):
-        why = axes.units.reason(int(unit))
-        whys[why] = whys.get(why, 0) + int(count)
-    for why, count in whys.items():
+    for why, count in axes.units.reasons(everything.max(axis=1)).items():
         if not why.reason.startswith(KERNEL):
             yield Frozen(name, d, count, why.reason, why.source)
 
@@ -197,4 +194,5 @@ def _names(slots: list[list[tuple[Slot, int, int]]]) -> list[str]:
         slot, column, columns = best
         first.append((f"{slot.tensor}:{slot.dim}" + (f".{column}" if columns > 1 else ""), int(slot.positions.min())))
     names = [name for name, _ in first]
-    return [f"{name}@{start}" if names.count(name) > 1 else name for name, start in first]
+    times = Counter(names)
+    return [f"{name}@{start}" if times[name] > 1 else name for name, start in first]

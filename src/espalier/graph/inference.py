@@ -41,6 +41,7 @@ class Axes:
         values: ``{training: dimensions of every value}``.
         equations: what the model's Python demands.
         statistics: dimensions over which a statistic is taken, with the reason.
+        multiples: dimensions whose size a kernel wants to be a multiple of something.
         implicit: ``(training, op index)`` of attention operators that derive their scale from the head dimension.
     """
 
@@ -51,6 +52,7 @@ class Axes:
     equations: list[Equation] = field(default_factory=list)
     statistics: list[tuple[Dim, Why]] = field(default_factory=list)
     implicit: list[tuple[bool, int]] = field(default_factory=list)
+    multiples: list[tuple[Dim, int]] = field(default_factory=list)
     places: dict[int, tuple[str, int]] = field(default_factory=dict)  # id(array) -> the tensor dimension it is
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core import CutError, SetAttribute, Slice, Surgery
 
-from .tensors import named_tensors
+from .tensors import empty_hooks, named_tensors
 
 
 def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.Module:
@@ -45,6 +45,15 @@ def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.
         _replaced(result.get_submodule(change.module), change.path, change.value)
     result.espalier_surgery = previous.then(surgery)  # type: ignore[assignment]
     return result
+
+
+def forget(model: nn.Module) -> nn.Module:
+    """Let a model drop what it computed from its old weights: such caches are cleared on a change to train mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    for module, training in modes.items():
+        module.training = training
+    return model
 
 
 def check_surgery(model: nn.Module, surgery: Surgery) -> None:
@@ -116,7 +125,7 @@ def _assign_tensors(model: nn.Module, sliced: Mapping[int, Tensor]) -> nn.Module
 
 def _copy(model: nn.Module, sliced: Mapping[int, Tensor]) -> nn.Module:
     """Deep-copy ``model`` with the sliced tensors in place of the old ones."""
-    memo: dict[int, Any] = dict(sliced)
+    memo: dict[int, Any] = {**empty_hooks(model), **sliced}
     for tensor in _loose_tensors(model):
         # deepcopy refuses a tensor that autograd computed (a cache, weight norm's weight): keep its value only
         if not tensor.is_leaf and id(tensor) not in memo:

@@ -11,18 +11,19 @@ layer scales would make every comparison pass.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..core import EspalierError, Plan, ProofError, Surgery
+from ..core import EspalierError, ModelError, Plan, ProofError, Surgery
 from .capture import map_tensors, run_model
 from .graph import Graph, trace
 from .layers import follow_weights
 from .masked import MaskedReplay
-from .operate import operate
+from .operate import forget, operate
 from .record import tensors_in
 from .replay import oracle
 from .rescale import rescale
@@ -30,6 +31,8 @@ from .tensors import named_tensors
 
 LARGE_BYTES = 2 * 2**30
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
+ILL_CONDITIONED = 1e-5  # beyond the tolerance, up to here, a gap may be what a rounding of the input alone causes
+Shaken = Callable[[int, Tensor, float], float]  # (output number, output, magnitude) -> relative change
 
 
 def prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
@@ -68,14 +71,27 @@ def _surgery(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
     return Surgery(surgery.slices, {**follow_weights(model, surgery, graph.computed), **surgery.attributes})
 
 
+class _SeesSingles(TorchDispatchMode):
+    """Notices operators that compute in less than float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.single = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.single |= any(t.dtype in (torch.float32, torch.float16, torch.bfloat16) for t in tensors_in(result))
+        return result
+
+
 def _runs_in_double(model: nn.Module, graph: Graph) -> bool:
-    """Whether the model runs in float64: hard-coded dtypes do not."""
+    """Whether the model runs wholly in float64: hard-coded dtypes do not."""
     if "runs_in_double" not in vars(graph):
-        twin = checking_copy(model, torch.float64)
+        twin, seen = checking_copy(model, torch.float64), _SeesSingles()
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), seen:
                 run_model(twin, checking_example(graph, torch.float64), graph.forward_fn)
-            vars(graph)["runs_in_double"] = True
+            vars(graph)["runs_in_double"] = not seen.single
         except Exception:  # noqa: BLE001 - any failure means no
             vars(graph)["runs_in_double"] = False
     return vars(graph)["runs_in_double"]
@@ -83,7 +99,7 @@ def _runs_in_double(model: nn.Module, graph: Graph) -> bool:
 
 def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> None:
     dense = checking_copy(model, dtype)
-    small = operate(dense, _surgery(dense, graph, plan))
+    small = forget(operate(dense, _surgery(dense, graph, plan)))
     rescale(small, graph, plan)
     check_shapes(graph, plan, small)
     example = checking_example(graph, dtype)
@@ -91,13 +107,15 @@ def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> 
     inputs = [t.clone() for t in tensors_in(example)]
     with torch.random.fork_rng(devices=[]):
         found = _run(small, example, graph)
-        _same(found, oracle(graph, plan, named_tensors(small), [t.clone() for t in inputs]), dtype, "the replayed record")
+        shaken = _shaken(small, example, graph) if dtype == torch.float64 else None
+        replayed = oracle(graph, plan, named_tensors(small), [t.clone() for t in inputs])
+        _same(found, replayed, dtype, "the replayed record", shaken)
         witness = MaskedReplay(graph, plan, named_tensors(dense), inputs)
         try:
             expected = witness.run()
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
             raise ProofError(f"the masked record does not run: {error}") from error
-        _same(found, _kept_outputs(graph, plan, expected), dtype, "the masked original")
+        _same(found, _kept_outputs(graph, plan, expected), dtype, "the masked original", shaken)
         if len(graph.records) > 1:
             _trains(small, checking_example(graph, dtype), graph)
 
@@ -116,7 +134,10 @@ def _at_checked_values(graph: Graph, plan: Plan, dense: nn.Module, example: Any)
         gone[list(one.keep)] = False
         with torch.no_grad():
             tensors[one.tensor].index_fill_(one.dim, gone.nonzero().flatten().to(tensors[one.tensor].device), 0)
-    again = trace(masked, example, graph.forward_fn)
+    try:
+        again = trace(masked, example, graph.forward_fn)
+    except ModelError as error:
+        raise ProofError(f"the masked model does not run: {error}") from error
     if again.fingerprint != graph.fingerprint:
         raise ProofError("the model's groups change with its inputs' values; the cut cannot be proved")
     return again
@@ -185,6 +206,19 @@ def _run(small: nn.Module, example: Any, graph: Graph) -> list[Tensor]:
         raise ProofError(f"the cut model does not run: {type(error).__name__}: {error}") from error
 
 
+def _shaken(small: nn.Module, example: Any, graph: Graph) -> Shaken:
+    """Return how much an output changes when the input is rounded differently: ill-conditioned models amplify that."""
+    cache: list[list[Tensor]] = []
+
+    def change(i: int, output: Tensor, scale: float) -> float:
+        if not cache:
+            near = map_tensors(example, lambda t: t * (1 + 1e-15) if t.is_floating_point() else t)
+            cache.append(_run(small, near, graph))
+        return float((cache[0][i].nan_to_num(0, 0, 0) - output).abs().max()) / (scale + 1e-30)
+
+    return change
+
+
 def _trains(small: nn.Module, example: Any, graph: Graph) -> None:
     small.train()
     try:
@@ -209,7 +243,9 @@ def _kept_outputs(graph: Graph, plan: Plan, outputs: Sequence[Tensor]) -> list[T
     return result
 
 
-def _same(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: torch.dtype, what: str) -> None:
+def _same(
+    found: Sequence[Tensor], expected: Sequence[Tensor], dtype: torch.dtype, what: str, shaken: Shaken | None = None
+) -> None:
     if len(found) != len(expected):
         raise ProofError(f"the cut model returns {len(found)} tensors, {what} {len(expected)}")
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
@@ -222,7 +258,7 @@ def _same(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: torch.dtyp
         a, b = a.nan_to_num(0, 0, 0), b.nan_to_num(0, 0, 0)
         scale = float(b.abs().max()) if b.numel() else 0.0
         gap = float((a - b).abs().max()) / (scale + 1e-30) if b.numel() else 0.0
-        if not gap <= TOLERANCE[dtype]:
+        if not gap <= TOLERANCE[dtype] and not (shaken and gap < ILL_CONDITIONED and gap <= 100 * shaken(i, a, scale)):
             raise ProofError(f"output {i} differs from {what} by {gap:.1e} of its magnitude ({scale:.1e}, {dtype})")
 
 

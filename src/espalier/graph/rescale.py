@@ -328,8 +328,9 @@ class _Search:
             return []
         moved = []
         for out, piece in zip(op.outs, result if op.many else [result], strict=True):
+            if out is None or int(piece.amax()) < 0:
+                continue
             if len(op.refs()) > 1:  # rotary halves join again: what came from elsewhere counts as already seen
                 piece = torch.where(piece < 0, piece.amax(), piece)
-            if out is not None:
-                moved.append((out, piece))
+            moved.append((out, piece))
         return moved

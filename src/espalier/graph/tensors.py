@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,3 +39,16 @@ def every_name(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, value in vars(module).items():
             if isinstance(value, Tensor):
                 yield (f"{prefix}.{name}" if prefix else name), value
+
+
+def empty_hooks(model: nn.Module) -> dict[int, Any]:
+    """Return a deepcopy memo in which every module's empty hook dictionaries are already copied.
+
+    A module has a dozen of them; deepcopy would take each apart, which is most of its time on deep models.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if not value and type(value) in (OrderedDict, dict, set):
+                memo[id(value)] = type(value)()
+    return memo

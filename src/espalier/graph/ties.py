@@ -65,7 +65,8 @@ def solve(axes: Axes, found: Partition, originals: dict[tuple, int], extra: list
     for e in axes.equations:
         if not isinstance(e.left, np.ndarray) and _side(axes, found, e.left, e.training) is None:
             touched = _groups_in(axes, found, e.left, e.training)
-            solution.refused.append((touched, _name(e)))
+            if touched:
+                solution.refused.append((touched, _name(e)))
     pending = _attributes(pending, solution, originals)
     _ties(pending, solution, found.sizes)
     return solution
@@ -230,8 +231,7 @@ def _ties(pending: Pending, solution: Solution, sizes: list[int]) -> None:
     while queue:
         a, b, why = queue.pop(0)
         for tie in solution.ties:
-            by = Poly({tuple(sorted(tie.powers.items(), key=repr)): tie.coefficient})
-            a, b = (p.substitute(tie.derived, by) if p is not None else None for p in (a, b))
+            a, b = (_follow_tie(p, tie) for p in (a, b))
         if a is None or b is None or a == b:
             if a is None or b is None:
                 _refuse(solution, a, b, why)
@@ -243,6 +243,12 @@ def _ties(pending: Pending, solution: Solution, sizes: list[int]) -> None:
             continue
         _substitute(solution, tie)
         solution.ties.append(tie)
+
+
+def _follow_tie(poly: Poly | None, tie: Monomials) -> Poly | None:
+    if poly is None or tie.derived not in poly.symbols():
+        return poly
+    return poly.substitute(tie.derived, Poly({tuple(sorted(tie.powers.items(), key=repr)): tie.coefficient}))
 
 
 def _ratio(difference: Poly) -> Poly | None:

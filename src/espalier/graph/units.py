@@ -86,9 +86,10 @@ class Units:
                 return found
             found = above
 
-    def reason(self, unit: int) -> Why:
-        """Return why a frozen unit is frozen."""
-        return self.whys[int(self._why[self.roots(np.array([unit]))[0]])]
+    def reasons(self, units: np.ndarray) -> dict[Why, int]:
+        """Return why frozen units are frozen, and how many for each reason."""
+        numbers, counts = np.unique(self._why[self.roots(units)], return_counts=True)
+        return {self.whys[n]: c for n, c in zip(numbers.tolist(), counts.tolist(), strict=True)}
 
     def resolve(self, dim: Dim, keep_frozen: bool = False) -> Dim:
         """Return ``dim`` in atomic units: definitions expanded, frozen and repeated units dropped, padded with NONE."""

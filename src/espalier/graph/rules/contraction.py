@@ -6,6 +6,8 @@ from ...core import Role
 from ..inference import Call, Dims
 from ..units import constant, merge
 
+GROUPED_MULTIPLE = 8  # the kernel wants rows of a multiple of 16 bytes
+
 
 def convolution(call: Call) -> list[Dims]:
     """Convolution of every kind: W (out, in/g, *kernel), transposed W (in, out/g, *kernel)."""
@@ -147,6 +149,7 @@ def grouped_mm(call: Call) -> list[Dims]:
     call.unify(x[1], w[1])
     if call["bias"] is not None:
         return call.refuse("a grouped product with a bias")
+    call.axes.multiples.extend([(w[1], GROUPED_MULTIPLE), (w[2], GROUPED_MULTIPLE)])
     return [[x[0], w[2]]]
 
 

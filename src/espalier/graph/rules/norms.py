@@ -61,7 +61,7 @@ def weight_norm(call: Call) -> list[Dims]:
     d = int(call["dim"] or 0)
     call.role(g[d], Role.SCALE)
     call.unify(v[d], g[d])
-    return [v, *([g] for _ in call.op.outs[1:])]
+    return [v, *(list(g) for _ in call.op.outs[1:])]
 
 
 RULES = {
