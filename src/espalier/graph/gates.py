@@ -36,8 +36,8 @@ def gates(model: nn.Module, graph: Graph, groups: Collection[str] | None = None)
     A gate of 0 equals cutting the unit, a gate of 1 is the identity, and ``gate.grad`` is what backward leaves. Where
     activations meet activations (q k^T) no weight reads the units: their last affine factors are gated, on both sides
     if both have one, so such a gate acts by its square. A statistic over the group (layer norm over an embedding) is
-    still taken over all units: see ``Group.statistics``. What nothing reads has a gate that does nothing. Optimizers
-    that step inside the context see the weights as they are; a penalty on weights that is computed inside sees gated ones.
+    still taken over all units: see ``Group.statistics``. What nothing reads has a gate that does nothing. An optimizer
+    that steps inside the context sees the weights as they are; a penalty on weights computed inside sees gated ones.
 
     Args:
         model: the model that ``graph`` was traced from, or any copy of it; only calls inside the context are gated.
