@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import optimizer as optimizer_module
 from torch.utils._pytree import tree_leaves
 
 import espalier as es
@@ -185,6 +186,8 @@ def test_outside_the_context_nothing_is_left() -> None:
         raise KeyError
     assert close(outputs(model, x), before, 0.0)
     assert not model._forward_pre_hooks
+    assert not optimizer_module._global_optimizer_pre_hooks
+    assert not optimizer_module._global_optimizer_post_hooks
 
 
 def test_an_optimizer_steps_inside_as_outside() -> None:
@@ -253,3 +256,66 @@ def test_a_hidden_reader_is_an_error_and_not_a_gap() -> None:
         call(model, x)
     with pytest.raises(ModelError, match="einsum"):
         _ = taps["one.weight:0"].readings
+
+
+class Tiny(nn.Module):
+    """One hidden group, read in the way that ``how`` says."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.one, self.square, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        self.raw = nn.Parameter(torch.randn(6, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x)
+        if self.how == "turned":
+            return y @ self.last.weight.t() + y.matmul(self.last.weight.T) + y @ self.raw
+        if self.how == "square":
+            return self.last(y + self.square(y))
+        if self.how == "sum":
+            return functional.gelu(y).sum(1, keepdim=True)
+        if self.how == "written":
+            y.t().add_(0.5)
+            return y.sum(1, keepdim=True)
+        return torch.tanh(y)
+
+
+def tiny(how: str) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(1)
+    return Tiny(how).double(), torch.randn(3, 4).double()
+
+
+@pytest.mark.parametrize("how", ["turned", "square", "sum"])
+def test_ways_of_reading(how: str) -> None:
+    model, x = tiny(how)
+    graph = es.trace(model, x)
+    keep = {"one.weight:0": (0, 2, 5)}
+    with es.gates(model, graph, list(keep)) as gates:
+        close_gates(gates, keep)
+        gated = outputs(model, x)
+    assert close(gated, outputs(es.cut(model, graph, Plan(keep)), x), 1e-12)
+    if how == "sum":
+        return
+    with es.taps(model, graph, list(keep), read=torch.clone) as taps:
+        model(x)
+    y = model.one(x)[..., None]  # type: ignore[operator]
+    read = {"turned": [y, y, y], "square": [y, y + model.square(y[..., 0])[..., None]]}[how]  # type: ignore[operator]
+    assert close(taps["one.weight:0"].readings, read, 1e-12)
+
+
+def test_free_outputs_are_read_by_the_caller() -> None:
+    model, x = tiny("output")
+    graph = es.trace(model, x, free_outputs=True)
+    with es.gates(model, graph) as gates:
+        close_gates(gates, {"one.weight:0": (1, 3)})
+        (gated,) = outputs(model, x)
+    assert close([gated[:, [1, 3]]], outputs(es.cut(model, graph, Plan({"one.weight:0": (1, 3)})), x), 1e-12)
+    assert not gated[:, [0, 2, 4, 5]].any()
+
+
+def test_a_value_that_is_written_into_is_not_silenced_by_its_maker() -> None:
+    model, x = tiny("written")
+    graph = es.trace(model, x)
+    with pytest.raises(ModelError, match=r"'one.weight:0' cannot be gated"), es.gates(model, graph, ["one.weight:0"]):
+        pass

@@ -187,19 +187,22 @@ def test_every_pattern_is_written_down(pattern: Pattern) -> None:
     assert close([found] if isinstance(found, Tensor) else list(found), expected, 1e-10)
 
 
-def test_names_that_a_graph_module_needs_itself() -> None:
+@pytest.mark.parametrize("names", [("graph", "meta", "scale"), ("one", "two", "constant_0")])
+def test_names_that_a_graph_module_needs_itself(names: tuple[str, str, str]) -> None:
     class Awkward(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.graph, self.meta = nn.Linear(4, 6), nn.Linear(6, 2)
-            self.constant_0 = nn.Parameter(torch.rand(6))
+            self.add_module(names[0], nn.Linear(4, 6))
+            self.add_module(names[1], nn.Linear(6, 2))
+            self.register_parameter(names[2], nn.Parameter(torch.rand(6)))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.meta(self.graph(x) * self.constant_0 + torch.tensor([1.0, 2, 3, 4, 5, 6]).sum())
+            first, second, scale = (getattr(self, name) for name in names)
+            return second(first(x) * scale + torch.tensor([1.0, 2, 3]).sum())
 
     model, x = Awkward(), torch.randn(3, 4)
     graph = es.trace(model, x)
-    plan = Plan({"graph.weight:0": (0, 4, 5)})
+    plan = Plan({f"{names[0]}.weight:0": (0, 4, 5)})
     module = es.to_graph_module(model, graph, plan)
     assert close(outputs(module, x), outputs(es.cut(model, graph, plan), x), 1e-6)
     assert {n for n, _ in module.named_parameters()} == {f"model.{n}" for n, _ in model.named_parameters()}
