@@ -58,7 +58,8 @@ class Silencer:
             for value in set(op.refs()):
                 self.users[value].append(op)
             self.maker.update({value: op for value in op.outs if value is not None})
-        self._cache: dict[int, tuple[Dim, frozenset[int]]] = {}
+        # of the graph, not of the walk: dimensions are shared by all groups' walks
+        self._cache: dict[int, tuple[Dim, frozenset[int]]] = vars(graph).setdefault("groups_on_dims", {})
 
     def groups(self, dim: Dim) -> frozenset[int]:
         """Return the groups on a dimension."""
