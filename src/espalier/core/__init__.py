@@ -4,7 +4,7 @@ from .budget import Budget, Cost
 from .errors import BudgetError, CutError, EspalierError, FileError, ModelError, PlanError, ProofError, UnknownNameError
 from .plan import Plan
 from .structure import Frozen, Group, Role, Slot, Tie
-from .surgery import Slice, SetAttribute, Surgery
+from .surgery import SetAttribute, Slice, Surgery
 
 __all__ = [
     "Budget",

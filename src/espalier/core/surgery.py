@@ -60,11 +60,16 @@ class Surgery:
 
     @classmethod
     def from_data(cls, data: list[dict[str, Any]]) -> Surgery:
-        """Read what ``to_data`` wrote (JSON lists become tuples); raises KeyError, TypeError or ValueError on foreign data."""
+        """Read what ``to_data`` wrote; JSON lists become tuples.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is foreign.
+        """
         slices, attributes = {}, {}
         for item in data:
             if item["op"] == "slice":
-                one = Slice(str(item["tensor"]), int(item["dim"]), tuple(int(i) for i in item["keep"]), int(item["size"]))
+                keep = tuple(int(i) for i in item["keep"])
+                one = Slice(str(item["tensor"]), int(item["dim"]), keep, int(item["size"]))
                 slices[one.tensor, one.dim] = one
             elif item["op"] == "set":
                 value = tuple(item["value"]) if isinstance(item["value"], list) else item["value"]

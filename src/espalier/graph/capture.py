@@ -56,7 +56,7 @@ def capture(model: nn.Module, example: Any, forward_fn: Forward | None, *, train
     device = next((p.device.type for p in model.parameters()), "cpu")
     try:
         return _capture(model, example, forward_fn, training, to_meta=True)
-    except Exception as error:  # noqa: BLE001 - data-dependent Python fails on meta in countless ways
+    except Exception as error:
         if device == "meta":
             raise _does_not_run(model, example, error) from error
     try:
@@ -113,6 +113,7 @@ def _quiet() -> Iterator[None]:
 
 
 def map_tensors(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return nested containers with every tensor changed."""
     if isinstance(tree, torch.Tensor):
         return change(tree)
     if isinstance(tree, dict):
@@ -378,7 +379,7 @@ class _Calls(TorchFunctionMode):
                 result = func(*args, **kwargs)
         finally:
             recorder.muted = False
-        recorder.write(name, *refs, result)
+        recorder.write(name, refs[0], refs[1], result)
         return result
 
 

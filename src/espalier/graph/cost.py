@@ -7,7 +7,7 @@ planner can ask for thousands of costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,14 @@ from .inference import Dims, bind
 from .record import Op, Record, Ref
 from .units import Dim
 
-_PRODUCTS = {"addmm": "mat1", "mm": "self", "bmm": "self", "baddbmm": "batch1", "linear": "input", "_grouped_mm": "self"}
+_PRODUCTS = {
+    "addmm": "mat1",
+    "mm": "self",
+    "bmm": "self",
+    "baddbmm": "batch1",
+    "linear": "input",
+    "_grouped_mm": "self",
+}
 _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 
 
@@ -164,24 +171,22 @@ def _liveness(record: Record, values: list[Dims], table: _Products) -> tuple[lis
         born.append(step)
         dead.append(step)
 
+    def use(values_: Iterable[int], step: int) -> None:
+        for value in values_:
+            if value in storage:
+                dead[storage[value]] = step
+
     for value in record.inputs:
         create(value, 0)
     for step, op in enumerate(record.ops):
-        for value in op.refs():
-            if value in storage:
-                dead[storage[value]] = step
+        use(op.refs(), step)
         for i, value in enumerate(op.outs):
-            if value is None:
-                continue
             base = _base(op, i)
-            if base is not None:
-                if base in storage:
-                    storage[value] = storage[base]
-            else:
+            if value is not None and base is None:
                 create(value, step)
-    for value in record.outputs:
-        if value in storage:
-            dead[storage[value]] = len(record.ops)
+            elif value is not None and base in storage:
+                storage[value] = storage[base]
+    use(record.outputs, len(record.ops))
     return products, born, dead
 
 
@@ -194,6 +199,10 @@ def _base(op: Op, i: int) -> int | None:
     if info is None:
         return None
     for argument, value in zip(op.func._schema.arguments, op.args, strict=False):
-        if argument.alias_info is not None and isinstance(value, Ref) and argument.alias_info.before_set & info.before_set:
+        if (
+            argument.alias_info is not None
+            and isinstance(value, Ref)
+            and argument.alias_info.before_set & info.before_set
+        ):
             return value.value
     return None

@@ -39,7 +39,7 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
 
 
 def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:
-    """Cut ``model`` itself and return it; with ``prove`` a copy is cut and proved first, so a refusal changes nothing."""
+    """Cut ``model`` itself and return it; with ``prove`` a copy is proved first, so that a refusal changes nothing."""
     surgery = prepared(model, graph, plan)
     proof = cut(model, graph, plan).espalier_proof if prove else None
     forget(operate(model, surgery, inplace=True))

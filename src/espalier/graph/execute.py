@@ -21,6 +21,7 @@ _COMPOSITE: dict[str, Callable] = {
     "batch_norm": torch.batch_norm,
 }
 
+
 def execute(op: Op, args: tuple, kwargs: dict) -> Any:
     """Run an operator on real arguments; a view of what cannot be viewed becomes a copy."""
     if isinstance(op.func, str):

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from ..core import CutError, FileError, Surgery
 from ..core.atomic import replacing
-
 from .operate import check_surgery, operate
 from .tensors import aliases, named_tensors
 

@@ -177,7 +177,7 @@ class Graph:
         if dim.shape[1] == 0:
             return np.ones(len(dim), bool)
         atoms = self.axes.units.resolve(dim)
-        return alive[atoms].all(axis=1) if atoms.shape[1] else np.ones(len(dim), bool)
+        return np.asarray(alive[atoms].all(axis=1)) if atoms.shape[1] else np.ones(len(dim), bool)
 
     def surgery(self, plan: Plan) -> Surgery:
         """Return what a plan does to the model, as data."""
@@ -204,7 +204,7 @@ class Graph:
 
     def _attributes(self, plan: Plan) -> dict[tuple[str, tuple], SetAttribute]:
         new = self.attribute_values(plan)
-        return {k: SetAttribute(*k, new[k]) for k in self.solution.attributes if new[k] != self.originals[k]}
+        return {k: SetAttribute(k[0], k[1], new[k]) for k in self.solution.attributes if new[k] != self.originals[k]}
 
     # ---- words ------------------------------------------------------------------------------------------------------
 
@@ -330,7 +330,7 @@ def _mark_followers(axes: Axes, found: Partition, solution: Solution, factor: Ex
         if leaf[0] == "dim":
             axes.statistics.append((axes.values[False][leaf[1]][leaf[2]], why))
         elif leaf[1:] in solution.attributes:
-            numbers = list(solution.attributes[leaf[1:]].symbols())
+            numbers = [int(s) for s in solution.attributes[leaf[1:]].symbols()]  # type: ignore[call-overload]
             members = np.nonzero(np.isin(found.group, numbers))[0].astype(np.int32)
             axes.statistics.append((members[:, None], why))
 

@@ -96,7 +96,7 @@ def _ones_are_constant(call: Call, dims: Dims) -> Dims:
     return dims
 
 
-class Refused(Exception):  # noqa: N818 - not an error: the rule declines, the operands freeze
+class Refused(Exception):
     """A rule meets a case that it does not cover."""
 
 

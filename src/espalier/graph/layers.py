@@ -27,6 +27,9 @@ def follow_weights(
         for d, n in enumerate(tensor.shape):
             cut = surgery.slices.get((canonical, d))
             sizes[name, d] = len(cut.keep) if cut else n
+    for (path, name), change in surgery.attributes.items():
+        if name == ("groups",):
+            sizes[f"{path}.groups" if path else "groups", -1] = int(change.value)  # type: ignore[arg-type]
     changes: dict[tuple[str, tuple], SetAttribute] = {}
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
@@ -51,30 +54,18 @@ def _linear(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
             yield "in_features", size(weight, 1)
 
 
-def _convolution(module: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+def _convolution(module: conv._ConvNd, size: Size) -> Iterator[tuple[str, int | None]]:
     for weight in ("weight", "weight_v", "parametrizations.weight.original", "parametrizations.weight.original1"):
         rows, columns = size(weight, 0), size(weight, 1)
         if rows is None or columns is None:
             continue
-        old = next(p for n, p in every_name(module) if n == weight)
-        groups = module.groups if isinstance(module.groups, int) else 1
+        groups = size("groups", -1) or int(module.groups)  # provenance has said how many groups are left
         if module.transposed:
             whole, part = ("in_channels", rows), ("out_channels", columns)
         else:
             whole, part = ("out_channels", rows), ("in_channels", columns)
         yield whole
-        if groups > 1:  # the group axis shrinks with the whole where the other side's share stays
-            now = _groups_left(module, old.shape, rows, columns)
-            yield part[0], part[1] * now
-            yield "groups", now
-        else:
-            yield part
-
-
-def _groups_left(module: nn.Module, shape: tuple[int, ...], rows: int, columns: int) -> int:
-    """A depthwise layer keeps one group a channel; elsewhere provenance has already said (it overrides this)."""
-    depthwise = module.groups == (shape[0] if shape[1] == 1 else -1)
-    return rows if depthwise else int(module.groups)
+        yield part[0], part[1] * groups
 
 
 def _batch_norm(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
@@ -85,7 +76,7 @@ def _group_norm(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
     yield "num_channels", size("weight", 0)
 
 
-def _layer_norm(module: nn.Module, size: Size) -> Iterator[tuple[str, tuple | None]]:
+def _layer_norm(module: nn.LayerNorm, size: Size) -> Iterator[tuple[str, tuple | None]]:
     if size("weight", 0) is not None:
         yield "normalized_shape", tuple(size("weight", d) for d in range(len(module.normalized_shape)))
 
@@ -95,7 +86,7 @@ def _embedding(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
     yield "embedding_dim", size("weight", 1)
 
 
-def _recurrent(module: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+def _recurrent(module: nn.RNNBase, size: Size) -> Iterator[tuple[str, int | None]]:
     suffix = "_l0" if isinstance(module, nn.RNNBase) else ""
     rows, old = size(f"weight_hh{suffix}", 0), getattr(module, f"weight_hh{suffix}").shape[0]
     gates = old // module.hidden_size

@@ -117,9 +117,13 @@ class MaskedReplay(Replay):
         if isinstance(op.func, str) or not op.func._schema.is_mutable or not isinstance(op.args[0], Ref):
             return mask
         own = self.masks.get(op.args[0].value)
-        if own is None or own.shape != mask.shape or torch._debug_has_internal_overlap(own) != 0:
+        if own is None or own.shape != mask.shape or _overlaps(own):
             return mask
-        source = self.masks.get(op.args[1].value) if op.name.startswith("aten.copy") and isinstance(op.args[1], Ref) else None
+        source = (
+            self.masks.get(op.args[1].value)
+            if op.name.startswith("aten.copy") and isinstance(op.args[1], Ref)
+            else None
+        )
         return own.copy_(mask if source is None else source)
 
     def _moved(self, op: Op, args: tuple, kwargs: dict) -> Any:
@@ -217,7 +221,7 @@ class MaskedReplay(Replay):
         m = self.mask_of(op, "self")
         return execute(op, (args[0].masked_fill(m == 0, float("-inf")), *args[1:]), kwargs), m
 
-    def layer_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[list, list]:
+    def layer_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
         """Layer or root-mean-square norm over what is kept."""
         bound = bind(op)
         x, m = self.values[bound["input"].value], self.mask_of(op, "input")
@@ -231,7 +235,7 @@ class MaskedReplay(Replay):
         y = y * ((y**2).sum(dims, keepdim=True) / count + eps).rsqrt()
         return self._affine(op, bound, y, m, ())
 
-    def group_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[list, list]:
+    def group_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
         """Group norm over what is kept."""
         bound = bind(op)
         x, m = self.values[bound["input"].value], self.mask_of(op, "input")
@@ -270,7 +274,7 @@ class MaskedReplay(Replay):
         """Rows of the masked table."""
         return execute(op, args, kwargs), execute(op, (self.mask_of(op, "weight"), *args[1:]), kwargs)
 
-    def batch_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[list, list]:
+    def batch_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
         """Channels stay apart; batch statistics are taken over what is kept."""
         bound = bind(op)
         m, rest = self.mask_of(op, "input"), [None] * (len(op.outs) - 1)
@@ -307,6 +311,11 @@ def _positive(mask: Tensor) -> Tensor:
     return (mask > 1e-6).float() if mask.is_floating_point() else mask
 
 
+def _overlaps(mask: Tensor) -> bool:
+    """Whether a mask repeats one element (it was expanded): nothing can be written into it."""
+    return any(stride == 0 and n > 1 for stride, n in zip(mask.stride(), mask.shape, strict=True))
+
+
 def _is_view(op: Op) -> bool:
     if isinstance(op.func, str):
         return False
@@ -324,7 +333,13 @@ def _product(result: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
 
 def _reduce(x: Tensor, bound: dict, how: Callable) -> Tensor:
     given = bound.get("dim")
-    dims = tuple(range(x.dim())) if given is None or given == [] else tuple(given) if isinstance(given, list | tuple) else (given,)
+    dims = (
+        tuple(range(x.dim()))
+        if given is None or given == []
+        else tuple(given)
+        if isinstance(given, list | tuple)
+        else (given,)
+    )
     return how(x, dims, keepdim=bool(bound.get("keepdim")))
 
 
@@ -353,7 +368,8 @@ _SPECIAL: dict[str, Callable[..., tuple[Any, Any]]] = {
     "glu": MaskedReplay.glu,
     **dict.fromkeys(
         (
-            "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_no_update",
+            "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+            "_batch_norm_no_update",
         ),
         MaskedReplay.batch_norm,
     ),

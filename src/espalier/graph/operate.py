@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from ..core import CutError, SetAttribute, Slice, Surgery
-
 from .tensors import empty_hooks, named_tensors
 
 

@@ -1,7 +1,7 @@
 """Polynomials in group sizes: how many positions a dimension keeps, whatever units are chosen.
 
-A dimension that concatenates products (heads x head_dim, then 8 channels) has the size ``1*h*d + 1*c``. Symbols are group
-numbers, or attributes while these are being solved for.
+A dimension that concatenates products (heads x head_dim, then 8 channels) has the size ``1*h*d + 1*c``. Symbols are
+group numbers, or attributes while these are being solved for.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _runs_in_double(model: nn.Module, graph: Graph) -> bool:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), seen:
                 run_model(twin, checking_example(graph, torch.float64), graph.forward_fn)
             vars(graph)["runs_in_double"] = not seen.single
-        except Exception:  # noqa: BLE001 - any failure means no
+        except Exception:
             vars(graph)["runs_in_double"] = False
     return vars(graph)["runs_in_double"]
 
@@ -121,7 +121,7 @@ def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> 
 
 
 def _at_checked_values(graph: Graph, plan: Plan, dense: nn.Module, example: Any) -> Graph:
-    """Trace again where Python looks at values (tokens routed to experts): the cut model's path must be the recorded one.
+    """Trace again where Python looks at values (tokens sent to experts): the cut model's path must be the recorded one.
 
     The masked dense model takes the cut model's path, because setting what is removed to zero computes the same values.
     """
@@ -202,7 +202,7 @@ def _run(small: nn.Module, example: Any, graph: Graph) -> list[Tensor]:
     try:
         with torch.no_grad():
             return list(tensors_in(run_model(small, example, graph.forward_fn)))
-    except Exception as error:  # noqa: BLE001 - the model's own code: whatever it raises refuses the cut
+    except Exception as error:
         raise ProofError(f"the cut model does not run: {type(error).__name__}: {error}") from error
 
 
@@ -226,7 +226,7 @@ def _trains(small: nn.Module, example: Any, graph: Graph) -> None:
         if outputs:
             total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs)
             total.backward()  # type: ignore[union-attr]
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         raise ProofError(f"the cut model does not train: {type(error).__name__}: {error}") from error
 
 
@@ -270,7 +270,9 @@ def _guilty(model: nn.Module, graph: Graph, plan: Plan) -> list[str]:
             continue
         try:
             counts = graph.feasible({name: len(plan.keep[name])})
-            keep = {n: plan.keep.get(n, tuple(range(graph.sizes[n])))[:k] for n, k in counts.items() if k < graph.sizes[n]}
+            keep = {
+                n: plan.keep.get(n, tuple(range(graph.sizes[n])))[:k] for n, k in counts.items() if k < graph.sizes[n]
+            }
             if all(len(units) == counts[n] for n, units in keep.items()):
                 _prove(model, graph, Plan(keep))
         except ProofError:

@@ -1,9 +1,9 @@
 """Replay: run a record again, on other tensors.
 
-    dense     the tensors as they are: must equal the model
-    sliced    the tensors after a cut, sizes recomputed from the plan: the oracle that a patched module must equal
-    masked    the dense tensors with everything that the plan removes set to zero, statistics over what is kept
-              (``masked.py``): an independent witness, for it knows nothing of how sizes and attributes follow
+dense     the tensors as they are: must equal the model
+sliced    the tensors after a cut, sizes recomputed from the plan: the oracle that a patched module must equal
+masked    the dense tensors with everything that the plan removes set to zero, statistics over what is kept
+          (``masked.py``): an independent witness, for it knows nothing of how sizes and attributes follow
 """
 
 from __future__ import annotations

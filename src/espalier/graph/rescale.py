@@ -184,7 +184,9 @@ class _Search:
 
     def _factor(self, op: Op, depth: int) -> set[int] | None:
         refs = op.refs()
-        for value in refs[:1] if op.name.startswith("aten.div") else sorted(refs, key=lambda v: v not in self.record.names):
+        for value in (
+            refs[:1] if op.name.startswith("aten.div") else sorted(refs, key=lambda v: v not in self.record.names)
+        ):
             own = self._sources(value, depth + 1)
             if own:
                 return own
@@ -271,7 +273,12 @@ class _Search:
             _mark(bad, numbers)
         for index in self.users[value]:
             op = self.record.ops[index]
-            if value == goal_value and index == goal_step and op.refs().index(value) == 0 and op.refs().count(value) == 1:
+            if (
+                value == goal_value
+                and index == goal_step
+                and op.refs().index(value) == 0
+                and op.refs().count(value) == 1
+            ):
                 _mark(good, numbers)
             else:
                 self._through(op, value, numbers, goal, good, bad)
@@ -328,7 +335,7 @@ class _Search:
             return []
         moved = []
         for out, piece in zip(op.outs, result if op.many else [result], strict=True):
-            if out is None or int(piece.amax()) < 0:
+            if out is None or piece.numel() == 0 or int(piece.amax()) < 0:
                 continue
             if len(op.refs()) > 1:  # rotary halves join again: what came from elsewhere counts as already seen
                 piece = torch.where(piece < 0, piece.amax(), piece)

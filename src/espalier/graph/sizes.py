@@ -120,10 +120,10 @@ for _name, _symbol in {
         setattr(_kind, f"__{_name}__", _tagged(_symbol))
         setattr(_kind, f"__r{_name}__", _tagged(_symbol, swap=True))
 for _kind in (Size, Real):
-    _kind.__neg__ = lambda self: self * -1
+    type.__setattr__(_kind, "__neg__", lambda self: self * -1)
 
 
-class track_math:  # noqa: N801 - reads as a verb in a with statement
+class track_math:
     """While entered, ``math.sqrt`` and ``math.prod`` keep provenance."""
 
     def __enter__(self) -> None:

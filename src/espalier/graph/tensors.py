@@ -49,6 +49,6 @@ def empty_hooks(model: nn.Module) -> dict[int, Any]:
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in vars(module).values():
-            if not value and type(value) in (OrderedDict, dict, set):
+            if type(value) in (OrderedDict, dict, set) and not value:
                 memo[id(value)] = type(value)()
     return memo

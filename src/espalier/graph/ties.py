@@ -54,12 +54,14 @@ Pending = list[tuple[Poly, Poly, Why]]
 def solve(axes: Axes, found: Partition, originals: dict[tuple, int], extra: list[tuple[bool, Expr, Expr]]) -> Solution:
     """Solve all equations; ``originals`` are the attributes' values, ``extra`` equalities that Python compared."""
     solution = Solution()
-    pending = [(_side(axes, found, e.left, e.training), found.count(e.right), _name(e)) for e in axes.equations]
+    pending: list[tuple[Poly | None, Poly | None, Why]] = [
+        (_side(axes, found, e.left, e.training), found.count(e.right), _name(e)) for e in axes.equations
+    ]
     for training, left, right in extra:
         why = Why(f"Python compares {describe(left)} with {describe(right)}")
         pending.append((_side(axes, found, left, training), _side(axes, found, right, training), why))
     opaque = [(a, b, w) for a, b, w in pending if a is None or b is None]
-    pending = _distinct([(a, b, w) for a, b, w in pending if a is not None and b is not None and a != b])
+    clear = _distinct([(a, b, w) for a, b, w in pending if a is not None and b is not None and a != b])
     for left, right, why in opaque:
         _refuse(solution, left, right, why)
     for e in axes.equations:
@@ -67,8 +69,7 @@ def solve(axes: Axes, found: Partition, originals: dict[tuple, int], extra: list
             touched = _groups_in(axes, found, e.left, e.training)
             if touched:
                 solution.refused.append((touched, _name(e)))
-    pending = _attributes(pending, solution, originals)
-    _ties(pending, solution, found.sizes)
+    _ties(_attributes(clear, solution, originals), solution, found.sizes)
     return solution
 
 

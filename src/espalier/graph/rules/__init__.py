@@ -1,7 +1,7 @@
 """Operator rules: how each operator relates the units of its operands and outputs.
 
-A rule takes a ``Call`` and returns one list of dimensions an output. To add one: write it in its family's file and
-enter it in that file's ``RULES``, and give it a pattern in the tests. An operator without a rule freezes what it touches.
+A rule takes a ``Call`` and returns one list of dimensions an output. To add one: write it in its family's file, enter
+it in that file's ``RULES``, and give it a pattern in the tests. An operator without a rule freezes what it touches.
 """
 
 from __future__ import annotations

@@ -52,14 +52,14 @@ def _grouped(call: Call, channels, w: Dims):
 
 
 def addmm(call: Call) -> list[Dims]:
-    """bias + a @ b."""
+    """Bias + a @ b."""
     out = _product(call, call.dims("mat1"), call.dims("mat2"))
     _add(call, call.dims("self"), out)
     return [out]
 
 
 def baddbmm(call: Call) -> list[Dims]:
-    """bias + batched a @ b."""
+    """Bias + batched a @ b."""
     out = _batched(call, call.dims("batch1"), call.dims("batch2"))
     _add(call, call.dims("self"), out)
     return [out]
@@ -73,7 +73,7 @@ def _add(call: Call, bias: Dims, out: Dims) -> None:
 
 
 def _product(call: Call, a: Dims, b: Dims) -> Dims:
-    """a (.., m, k) @ b (k, n); whichever is a parameter learns its roles."""
+    """A (.., m, k) @ b (k, n); whichever is a parameter learns its roles."""
     for left, inner in ((a[0], a[1]), (b[1], b[0])):
         call.role(left, Role.PRODUCER)
         call.role(inner, Role.READER)
@@ -97,7 +97,7 @@ def bmm(call: Call) -> list[Dims]:
 
 
 def linear(call: Call) -> list[Dims]:
-    """x @ W^T + b with W (out, in)."""
+    """X @ W^T + b with W (out, in)."""
     x, w = call.dims("input"), call.dims("weight")
     call.role(w[0], Role.PRODUCER)
     call.role(w[1], Role.READER)

@@ -45,5 +45,7 @@ def depends_on_sizes(op: Op) -> bool:
 _FILLED = (
     "zeros ones empty full rand randn new_zeros new_ones new_empty new_full empty_strided empty_permuted randint"
 ).split()
-_RANGED = "arange linspace logspace eye scalar_tensor randperm range hann_window hamming_window tril_indices triu_indices".split()
+_RANGED = (
+    "arange linspace logspace eye scalar_tensor randperm range hann_window hamming_window tril_indices triu_indices"
+).split()
 RULES = {**dict.fromkeys(_FILLED, filled), **dict.fromkeys(_RANGED, ranged)}

@@ -56,7 +56,7 @@ def group_norm(call: Call) -> list[Dims]:
 
 
 def weight_norm(call: Call) -> list[Dims]:
-    """v * g / |v|: the norm of each slice along ``dim``; a removed entry contributed zero to it."""
+    """V * g / |v|: the norm of each slice along ``dim``; a removed entry contributed zero to it."""
     v, g = call.dims("v"), call.dims("g")
     d = int(call["dim"] or 0)
     call.role(g[d], Role.SCALE)
