@@ -83,7 +83,7 @@ class Buffers(nn.Module):
         super().__init__()
         self.one, self.two, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 4, 1)
         self.register_buffer("scale", torch.rand(8, 1, 1) + 0.5)
-        self.register_buffer("shift", torch.randn(1, 8, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.linspace(-1, 1, 8).reshape(1, 8, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.two((self.one(x) * self.scale + self.shift).relu()))
