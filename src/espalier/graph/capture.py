@@ -31,9 +31,11 @@ Forward = Callable[[nn.Module, Any], Any]
 
 _COMPOSITE = {
     "lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "rms_norm", "bilinear", "batch_norm",
+    "layer_norm",
 }  # fmt: skip
 _DERIVES_SIZES = {"chunk", "tensor_split", "linear", "flatten", "softmax", "repeat_interleave"}
 _INFERS = {"view", "reshape", "expand", "unflatten", "broadcast_to", "as_strided"}  # -1 stands for any size
+_KEEPS_SHAPE = {"batch_norm", "layer_norm", "rms_norm"}
 _OPENED = {"multi_head_attention_forward", *_COMPOSITE}  # written in Python, with sizes or a composite inside
 _SKIP = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<")
 
@@ -373,7 +375,7 @@ class _Calls(TorchFunctionMode):
         refs = rebuild((args, kwargs), recorder._leaf)
         recorder.muted = True
         try:
-            if name == "batch_norm" and args[0].is_meta:  # a slow decomposition of a known shape
+            if name in _KEEPS_SHAPE and args[0].is_meta:  # a slow decomposition of a known shape
                 result = torch.empty_like(args[0])
             else:
                 result = func(*args, **kwargs)

@@ -10,7 +10,7 @@ from .layers import follow_weights
 from .operate import check_surgery, forget, operate
 from .prove import prove as prove_surgery
 from .rescale import rescale
-from .tensors import named_tensors
+from .tensors import collection_paused, named_tensors
 
 
 def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:
@@ -30,9 +30,9 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
         CutError: the model is not the traced one.
         ProofError: the result does not compute what it must; the message names the groups.
     """
-    surgery = prepared(model, graph, plan)
-    small = forget(operate(model, surgery))
-    rescale(small, graph, plan)
+    with collection_paused():
+        small = forget(operate(model, prepared(model, graph, plan)))
+        rescale(small, graph, plan)
     if prove:
         small.espalier_proof = prove_surgery(model, graph, plan)  # type: ignore[assignment]
     return small

@@ -19,6 +19,7 @@ _COMPOSITE: dict[str, Callable] = {
     "rms_norm": torch.rms_norm,
     "bilinear": torch.bilinear,
     "batch_norm": torch.batch_norm,
+    "layer_norm": torch.layer_norm,
 }
 
 

@@ -20,7 +20,7 @@ from .record import Record
 from .rescale import Rescaled, find_rescaled
 from .rules import rule_for
 from .sizes import Expr, leaves
-from .tensors import named_tensors
+from .tensors import collection_paused, named_tensors
 from .ties import Solution, feasible, renumbered, solve
 from .units import Dim, Why
 
@@ -256,6 +256,11 @@ def trace(model: nn.Module, example: Any, forward_fn: Forward | None = None, *, 
         raise ModelError(f"trace takes an nn.Module, not {type(model).__name__}")
     if not any(True for _ in model.parameters()):
         raise ModelError(f"{type(model).__name__} has no parameters: there is nothing to cut")
+    with collection_paused():
+        return _trace(model, example, forward_fn, free_outputs)
+
+
+def _trace(model: nn.Module, example: Any, forward_fn: Forward | None, free_outputs: bool) -> Graph:
     records = [capture(model, example, forward_fn, training=False)]
     notes: list[str] = []
     try:

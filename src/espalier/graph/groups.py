@@ -50,9 +50,8 @@ class Partition:
         if atoms.shape[1] == 0:
             return Poly.const(len(atoms))
         groups = np.where(atoms > NONE, self.group[atoms], -1)
-        if groups.shape[1] == 1 and (groups == groups[0]).all():
-            only = int(groups[0, 0])
-            return _term(len(atoms), (only,) if only >= 0 else (), self.sizes)
+        if (groups == groups[0]).all():
+            return _term(len(atoms), tuple(g for g in groups[0].tolist() if g >= 0), self.sizes)
         patterns, counts = np.unique(np.sort(groups, axis=1), axis=0, return_counts=True)
         total = Poly({})
         for pattern, n in zip(patterns.tolist(), counts.tolist(), strict=True):
@@ -119,6 +118,8 @@ def _freeze_misfits(axes: Axes, leaves: dict[str, Dims], found: Partition) -> bo
     for dims in leaves.values():
         for dim in dims:
             atoms = axes.units.resolve(dim)
+            if atoms.shape[1] < 2:
+                continue
             groups = np.sort(np.where(atoms > NONE, found.group[atoms], -1), axis=1)
             for j in range(1, groups.shape[1]):
                 clash = groups[:, j][(groups[:, j] == groups[:, j - 1]) & (groups[:, j] >= 0)]
@@ -158,11 +159,13 @@ def _default_role(rank: int, d: int) -> Role:
 
 def _positions(column: np.ndarray, found: Partition):
     groups = np.where(column > NONE, found.group[column], -1)
-    for g in np.unique(groups):
+    for g in [groups[0]] if (groups == groups[0]).all() else np.unique(groups):
         if g >= 0:
             rows = np.nonzero(groups == g)[0]
-            order = np.argsort(found.rank[column[rows]], kind="stable")
-            yield int(g), rows[order].reshape(found.sizes[g], -1)
+            ranks = found.rank[column[rows]]
+            if (np.diff(ranks) < 0).any():
+                rows = rows[np.argsort(ranks, kind="stable")]
+            yield int(g), rows.reshape(found.sizes[g], -1)
 
 
 def _frozen(axes: Axes, name: str, d: int, dim: Dim, atoms: Dim):
@@ -178,12 +181,10 @@ def _frozen(axes: Axes, name: str, d: int, dim: Dim, atoms: Dim):
 
 
 def _statistics(axes: Axes, found: Partition) -> set[int]:
-    marked: set[int] = set()
+    marked = np.zeros(len(found.sizes) + 1, bool)  # the last entry takes what is in no group
     for dim, _ in axes.statistics:
-        atoms = axes.units.resolve(dim)
-        groups = found.group[np.unique(atoms)] if atoms.size else np.empty(0, int)
-        marked.update(int(g) for g in groups if g >= 0)
-    return marked
+        marked[found.group[axes.units.resolve(dim)]] = True
+    return set(np.nonzero(marked[:-1])[0].tolist())
 
 
 def _names(slots: list[list[tuple[Slot, int, int]]]) -> list[str]:

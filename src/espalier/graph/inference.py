@@ -203,6 +203,7 @@ COMPOSITE_ARGUMENTS = {
     "batch_norm": (
         "input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled",
     ),
+    "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable"),
     "bilinear": ("input1", "input2", "weight", "bias"),
 }  # fmt: skip
 _signatures: dict[Any, list[tuple[str, Any]]] = {}

@@ -360,7 +360,7 @@ _SPECIAL: dict[str, Callable[..., tuple[Any, Any]]] = {
     **dict.fromkeys(("var", "std", "var_mean", "std_mean"), MaskedReplay.variance),
     **dict.fromkeys(("amax", "amin", "logsumexp"), MaskedReplay.extremum),
     **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax"), MaskedReplay.softmax),
-    **dict.fromkeys(("native_layer_norm", "_fused_rms_norm", "rms_norm"), MaskedReplay.layer_norm),
+    **dict.fromkeys(("layer_norm", "native_layer_norm", "_fused_rms_norm", "rms_norm"), MaskedReplay.layer_norm),
     "native_group_norm": MaskedReplay.group_norm,
     "scaled_dot_product_attention": MaskedReplay.attention,
     "embedding": MaskedReplay.embedding,

@@ -40,7 +40,7 @@ _WEIGHT_MOVES = {
 _ADDS = {"add", "add_", "sub", "sub_", "cat", "stack"}
 _MULS = {"mul", "mul_", "div", "div_"}
 _PRODUCTS = {"mm": "mat2", "addmm": "mat2", "linear": "weight", "convolution": "weight"}
-_NORMS = {"native_layer_norm", "_fused_rms_norm", "batch_norm", "rms_norm"}
+_NORMS = {"layer_norm", "native_layer_norm", "_fused_rms_norm", "batch_norm", "rms_norm"}
 
 
 @dataclass(frozen=True, eq=False)

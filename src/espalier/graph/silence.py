@@ -25,7 +25,14 @@ _ZERO_STAYS = {
     "sqrt", "square", "lift_fresh", "glu", "cumsum",
 }  # fmt: skip
 _ADDED = {"add", "sub", "cat", "concat", "stack"}
-_NORMS = {"native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
+_NORMS = {
+    "batch_norm",
+    "layer_norm",
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "cudnn_batch_norm",
+}
 _NORMS |= {"native_layer_norm", "_fused_rms_norm", "rms_norm", "native_group_norm"}
 # where each operator sums over positions: {argument: dimension}
 CONTRACTED = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,3 +54,15 @@ def empty_hooks(model: nn.Module) -> dict[int, Any]:
             if type(value) in (OrderedDict, dict, set) and not value:
                 memo[id(value)] = type(value)()
     return memo
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Pause the cyclic garbage collector: records are millions of small objects, none of them garbage yet."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -173,16 +173,23 @@ class Units:
         if a.shape[1] == 1 and b.shape[1] == 1 and a.all() and b.all():
             self._union(a[:, 0], b[:, 0])
             return
+        if a.shape[1] and b.shape[1] and a.all() and b.all():
+            self._unify_rows(a, b, why)
+        else:
+            self._unify_ragged(a, b, why)
+        if not _same_sets(self.resolve(a), self.resolve(b)):
+            undone = Why(f"{why.reason}: the axes cannot be matched unit by unit", why.source)
+            self.freeze(a, undone)
+            self.freeze(b, undone)
+
+    def _unify_ragged(self, a: Dim, b: Dim, why: Why) -> None:
+        """Sums of different structures stay apart: rows that hold the same columns go together."""
         patterns = np.concatenate([a > NONE, b > NONE], axis=1)
         _, which = np.unique(patterns, axis=0, return_inverse=True)
         which = which.reshape(-1)
         for pattern in range(which.max() + 1):
             rows = which == pattern
             self._unify_rows(a[rows], b[rows], why)
-        if not _same_sets(self.resolve(a), self.resolve(b)):
-            undone = Why(f"{why.reason}: the axes cannot be matched unit by unit", why.source)
-            self.freeze(a, undone)
-            self.freeze(b, undone)
 
     def _unify_rows(self, a: Dim, b: Dim, why: Why) -> None:
         for _ in range(8):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...core import Role
 from ..inference import Call, Dims
+from ..sizes import Size
 from ..units import Dim, constant, merge
 
 
@@ -32,7 +33,7 @@ def layer_norm(call: Call) -> list[Dims]:
     count = len(call["normalized_shape"])
     for j, (size, dim) in enumerate(zip(call["normalized_shape"], x[-count:], strict=True)):
         call.statistic(dim)
-        call.size(size, dim)
+        call.size(size if isinstance(size, Size) else Size(size, ("const", size)), dim)
         _affine(call, dim, ("weight", "bias"), j)
     kept = x[: len(x) - count]
     rest = [[*kept, *(constant(1) for _ in range(count))] for _ in call.op.outs[1:]]
@@ -74,6 +75,7 @@ RULES = {
     "cudnn_batch_norm": batch_norm,
     "miopen_batch_norm": batch_norm,
     "_batch_norm_impl_index": batch_norm,
+    "layer_norm": layer_norm,
     "native_layer_norm": layer_norm,
     "_fused_rms_norm": layer_norm,
     "rms_norm": layer_norm,
