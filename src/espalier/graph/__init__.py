@@ -3,11 +3,12 @@
 from .cut import cut, cut_
 from .files import load, save
 from .gates import gates
-from .graph import Graph, trace
+from .graph import Graph
 from .graph_module import to_graph_module
 from .optimizer import carry_optimizer
 from .prove import prove
 from .taps import Tap, taps
+from .trace import trace
 
 __all__ = [
     "Graph",

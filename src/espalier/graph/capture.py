@@ -9,35 +9,21 @@ A model whose Python looks at values (``.item()``) cannot run on meta and is rec
 
 from __future__ import annotations
 
-import copy
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core import ModelError
-from .record import Op, Record, Ref, rebuild, tensors_in, walk
-from .sizes import Real, Size, track_math
-from .tensors import empty_hooks, named_tensors
+from .record import Record, tensors_in
+from .recorder import Calls, Recorder
+from .sizes import Size, track_math
+from .skeleton import map_tensors, skeleton, tag_sizes
+from .tensors import named_tensors
 
 Forward = Callable[[nn.Module, Any], Any]
-
-_COMPOSITE = {
-    "lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "rms_norm", "bilinear", "batch_norm",
-    "layer_norm",
-}  # fmt: skip
-_DERIVES_SIZES = {"chunk", "tensor_split", "linear", "flatten", "softmax", "repeat_interleave"}
-_INFERS = {"view", "reshape", "expand", "unflatten", "broadcast_to", "as_strided"}  # -1 stands for any size
-_KEEPS_SHAPE = {"batch_norm", "layer_norm", "rms_norm"}
-_OPENED = {"multi_head_attention_forward", *_COMPOSITE}  # written in Python, with sizes or a composite inside
-_SKIP = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<")
 
 
 def run_model(model: nn.Module, example: Any, forward_fn: Forward | None) -> Any:
@@ -86,12 +72,12 @@ def _capture(model: nn.Module, example: Any, forward_fn: Forward | None, trainin
     twin.train(training)
     tag_sizes(twin)
     record = Record(training, on_meta=to_meta)
-    recorder = _Recorder(record)
+    recorder = Recorder(record)
     for name, tensor in named_tensors(twin).items():
         record.names[recorder.see(tensor)] = name
     for tensor in tensors_in(example):
         record.inputs.append(recorder.see(tensor))
-    with _quiet(), _scopes(twin, recorder), torch.no_grad(), recorder, _Calls(recorder):
+    with _quiet(), _scopes(twin, recorder), torch.no_grad(), recorder, Calls(recorder):
         output = run_model(twin, example, forward_fn)
         record.comparisons = list(dict.fromkeys(Size.comparisons or []))
     record.outputs = [recorder.see(t) for t in tensors_in(output)]
@@ -114,101 +100,8 @@ def _quiet() -> Iterator[None]:
         Size.comparisons = comparisons
 
 
-def map_tensors(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Return nested containers with every tensor changed."""
-    if isinstance(tree, torch.Tensor):
-        return change(tree)
-    if isinstance(tree, dict):
-        return type(tree)({k: map_tensors(v, change) for k, v in tree.items()})
-    if isinstance(tree, list | tuple):
-        items = [map_tensors(v, change) for v in tree]
-        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    return tree
-
-
-# ---- the copy -----------------------------------------------------------------------------------------------------
-
-
-class _CopyTensors(TorchFunctionMode):
-    """Deep-copy tensors that are neither parameters nor buffers, detached, onto the device."""
-
-    def __init__(self, device: str | None) -> None:
-        super().__init__()
-        self.device = device
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if getattr(func, "__name__", "") != "__deepcopy__":
-            return func(*args, **(kwargs or {}))
-        tensor, memo = args
-        if id(tensor) not in memo:
-            memo[id(tensor)] = tensor.detach().to(self.device) if self.device else tensor.detach().clone()
-        return memo[id(tensor)]
-
-
-def skeleton(model: nn.Module, device: str | None) -> nn.Module:
-    """Copy a model: on ``device`` without its data, or (None) with shared parameter data and cloned buffers."""
-    memo = empty_hooks(model)
-    for p in model.parameters():
-        data = torch.empty_like(p, device=device) if device else p.detach()
-        memo[id(p)] = nn.Parameter(data, requires_grad=p.requires_grad)
-    for b in model.buffers():
-        memo[id(b)] = b.detach().to(device) if device else b.detach().clone()
-    with _CopyTensors(device), torch.no_grad():
-        return copy.deepcopy(model, memo)
-
-
-def public_sizes(model: nn.Module) -> Iterator[tuple[dict, str, str, tuple]]:
-    """Yield ``(holder, key, module, path)`` of every public attribute of modules and of their plain config objects."""
-    seen: set[int] = set()
-    for module_path, module in model.named_modules():
-        for name, value in list(vars(module).items()):
-            if name.startswith("_") or name == "training":
-                continue
-            if not _is_config(value):
-                yield vars(module), name, module_path, (name,)
-            elif id(value) not in seen:
-                seen.add(id(value))
-                for key in [k for k in vars(value) if not k.startswith("_")]:
-                    yield vars(value), key, module_path, (name, key)
-
-
-def tag_sizes(model: nn.Module) -> None:
-    """Replace the public ints of every module by sizes that remember their place."""
-    for holder, key, module, path in public_sizes(model):
-        holder[key] = _tag(holder[key], module, path)
-
-
-def size_values(model: nn.Module) -> dict[tuple[str, tuple], int]:
-    """Return ``{(module, path): value}`` of the ints that ``tag_sizes`` tags."""
-    values: dict[tuple[str, tuple], int] = {}
-    for holder, key, module, path in public_sizes(model):
-        value = holder[key]
-        if type(value) is int:
-            values[module, path] = value
-        elif _is_int_sequence(value):
-            values.update({(module, (*path, i)): v for i, v in enumerate(value)})
-    return values
-
-
-def _is_config(value: Any) -> bool:
-    kind = type(value)
-    return hasattr(value, "__dict__") and (kind.__name__.endswith("Config") or kind is SimpleNamespace)
-
-
-def _is_int_sequence(value: Any) -> bool:
-    return type(value) in (tuple, list, torch.Size) and bool(value) and all(type(v) is int for v in value)
-
-
-def _tag(value: Any, module: str, path: tuple) -> Any:
-    if type(value) is int:
-        return Size(value, ("attr", module, path))
-    if _is_int_sequence(value):
-        return type(value)([_tag(v, module, (*path, i)) for i, v in enumerate(value)])
-    return value
-
-
 @contextmanager
-def _scopes(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
+def _scopes(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     handles = []
 
     def enter(name: str) -> Callable:
@@ -227,235 +120,3 @@ def _scopes(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-# ---- the two modes --------------------------------------------------------------------------------------------------
-
-
-class _Recorder(TorchDispatchMode):
-    """Records every ATen operator."""
-
-    def __init__(self, record: Record) -> None:
-        super().__init__()
-        self.record = record
-        self.scopes: list[str] = [""]
-        self.calls: list[tuple[str, list]] = [("", [])]
-        self.muted = False
-        self._values: dict[int, int] = {}
-        self._alive: list[torch.Tensor] = []  # ids stay unique while the tensors live
-
-    def see(self, tensor: torch.Tensor) -> int:
-        """Return the value of a tensor; one never seen before was created outside: a constant."""
-        value = self._values.get(id(tensor))
-        if value is None:
-            value = self._new(tensor)
-            if self.record.ops and value not in self.record.names:
-                self.record.constants[value] = tensor
-        return value
-
-    def _new(self, tensor: torch.Tensor) -> int:
-        value = self.record.value(tuple(tensor.shape), tensor.dtype)
-        self._values[id(tensor)] = value
-        self._alive.append(tensor)
-        return value
-
-    def alias(self, tensor: torch.Tensor, value: int) -> None:
-        """Let ``tensor`` be another Python object for the same value."""
-        self._values[id(tensor)] = value
-        self._alive.append(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        if self.muted:
-            return func(*args, **kwargs)
-        name, numbers = self.calls[-1]
-        refs = rebuild((args, kwargs), self._leaf)
-        result = _by_shape(func, args) if self.record.on_meta else None
-        if result is None:
-            result = func(*args, **kwargs)
-        self.write(func, *_with_provenance(refs, name, numbers), result)
-        return result
-
-    def _leaf(self, item: Any) -> Any:
-        if not isinstance(item, torch.Tensor):
-            return item
-        value = self._values.get(id(item))
-        if value is None:
-            value = self._new(item)
-            self.record.constants[value] = item
-        return Ref(value)
-
-    def _call(self, many: bool) -> tuple[str, bool, tuple]:
-        name, numbers = self.calls[-1]
-        return name, many, tuple(numbers)
-
-    def write(self, func: Any, args: tuple, kwargs: dict, result: Any) -> None:
-        """Add an operator to the record."""
-        many = isinstance(result, list | tuple)
-        outs = tuple(
-            self._new(item) if isinstance(item, torch.Tensor) else None
-            for item in (walk(result) if many else (result,))
-        )
-        self.record.ops.append(Op(func, args, kwargs, outs, self.scopes[-1], _source(), *self._call(many)))
-
-
-_SAME_SHAPE = set(
-    "relu relu_ relu6 gelu gelu_ silu silu_ sigmoid sigmoid_ tanh hardtanh hardtanh_ hardswish hardswish_ hardsigmoid "
-    "hardsigmoid_ leaky_relu leaky_relu_ add add_ sub mul mul_ div div_ bernoulli_".split()
-)
-
-
-def _by_shape(func: Any, args: tuple) -> torch.Tensor | None:
-    """Return a pointwise operator's result on meta without running it: meta kernels in Python are slow."""
-    name = func._opname
-    if name not in _SAME_SHAPE or not args or not isinstance(args[0], torch.Tensor):
-        return None
-    first = args[0]
-    for other in args[1:]:
-        if isinstance(other, torch.Tensor) and (other.dtype != first.dtype or other.shape != first.shape):
-            return None
-    if not first.is_floating_point() or not first.is_meta:
-        return None
-    return first if name.endswith("_") else torch.empty_like(first)
-
-
-class _Calls(TorchFunctionMode):
-    """Sees Python-level calls: gives shapes their provenance and notes which sizes each call passes."""
-
-    def __init__(self, recorder: _Recorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name == "__get__":
-            return self._get(func, args)
-        if name in ("size", "numel", "__len__") and isinstance(args[0], torch.Tensor):
-            return self._size(name, *args, **kwargs)
-        python = isinstance(func, FunctionType)
-        if name in _COMPOSITE and not python:
-            return self._composite(func, name, args, kwargs)
-        if python and name in _OPENED:
-            with self:
-                return _opened(func)(*args, **kwargs)
-        numbers = [v for v in walk((args, kwargs)) if isinstance(v, int | float) and not isinstance(v, bool)]
-        self.recorder.calls.append((name, numbers))
-        try:
-            return func(*args, **kwargs)
-        finally:
-            self.recorder.calls.pop()
-
-    def _shape(self, tensor: torch.Tensor) -> list[Size]:
-        value = self.recorder.see(tensor)
-        return [Size(n, ("dim", value, d)) for d, n in enumerate(tensor.shape)]
-
-    def _get(self, func: Any, args: tuple) -> Any:
-        owner = func.__self__
-        if owner is torch.Tensor.shape:
-            return torch.Size(self._shape(args[0]))
-        result = func(*args)
-        if owner is torch.Tensor.data:
-            self.recorder.alias(result, self.recorder.see(args[0]))
-        return result
-
-    def _size(self, name: str, tensor: torch.Tensor, dim: int | None = None) -> Any:
-        shape = self._shape(tensor)
-        if name == "numel":
-            result: Any = 1
-            for n in shape:
-                result = n * result
-            return result
-        if name == "__len__":
-            return int(shape[0])
-        return torch.Size(shape) if dim is None else shape[dim]
-
-    def _composite(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
-        recorder = self.recorder
-        refs = rebuild((args, kwargs), recorder._leaf)
-        recorder.muted = True
-        try:
-            if name in _KEEPS_SHAPE and args[0].is_meta:  # a slow decomposition of a known shape
-                result = torch.empty_like(args[0])
-            else:
-                result = func(*args, **kwargs)
-        finally:
-            recorder.muted = False
-        recorder.write(name, refs[0], refs[1], result)
-        return result
-
-
-_clones: dict[Any, Callable] = {}
-
-
-def _opened(func: Any) -> Callable:
-    """Return a PyTorch function written in Python so that the calls inside it are seen too.
-
-    Such a function hands itself to the mode again and again; a clone whose globals say "no override here" does not.
-    """
-    if func not in _clones:
-        scope = dict(func.__globals__)
-        for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
-            scope[name] = lambda *_: False
-        scope["float"] = lambda x: x * 1.0 if isinstance(x, Size) else float(x)  # keeps provenance
-        clone = FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
-        clone.__kwdefaults__ = func.__kwdefaults__
-        _clones[func] = clone
-    return _clones[func]
-
-
-def _with_provenance(refs: tuple[tuple, dict], name: str, numbers: list) -> tuple[tuple, dict]:
-    """Put the sizes that the Python call passed in place of the plain numbers that the operator received."""
-    if not numbers:
-        return refs
-    args, kwargs = refs
-    if name == "narrow" and len(args) > 3:  # slice(start, start + length)
-        start, length = (_literal(n) for n in numbers[-2:])
-        return (*args[:2], start, start + length, *args[4:]), kwargs
-    tagged = [n for n in reversed(numbers) if isinstance(n, Size | Real)]  # of equals the last: a convolution's groups
-
-    def place(item: Any) -> Any:
-        if isinstance(item, list) and item and all(type(v) is int for v in item):
-            return _align(item, name, numbers)
-        if isinstance(item, list | tuple):
-            return type(item)(place(v) for v in item)
-        if type(item) in (int, float) and tagged and name not in _DERIVES_SIZES:
-            same = (t for t in tagged if isinstance(t, Real) == isinstance(item, float) and type(item)(t) == item)
-            return next(same, item)
-        return item
-
-    return tuple(place(a) for a in args), {k: place(v) for k, v in kwargs.items()}
-
-
-def _align(sizes: list[int], name: str, numbers: list) -> list[int]:
-    """Find the operator's sizes among the numbers that Python passed."""
-    if name == "unflatten":
-        inner = numbers[1:]
-        start = int(numbers[0]) if int(numbers[0]) >= 0 else len(sizes) - len(inner) + 1 + int(numbers[0])
-        return [*sizes[:start], *map(_literal, inner), *sizes[start + len(inner) :]]
-    free = (-1,) if name in _INFERS else ()
-    for start in range(len(numbers) - len(sizes) + 1):
-        window = numbers[start : start + len(sizes)]
-        if all(not isinstance(n, float) and int(n) in (s, *free) for n, s in zip(window, sizes, strict=True)):
-            return [_literal(n) for n in window]
-    return sizes
-
-
-def _literal(number: int) -> Size:
-    return number if isinstance(number, Size) else Size(number, ("const", number))
-
-
-_foreign: dict[CodeType, bool] = {}
-
-
-def _source() -> str:
-    """Return ``file:line`` of the innermost frame that is the model's own code."""
-    frame: Any = sys._getframe(3)
-    while frame is not None:
-        code = frame.f_code
-        if code not in _foreign:
-            _foreign[code] = code.co_filename.startswith(_SKIP)
-        if not _foreign[code]:
-            return f"{code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""

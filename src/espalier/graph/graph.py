@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from ..core import Cost, Frozen, Group, ModelError, Plan, PlanError, SetAttribute, Slice, Surgery, Tie, UnknownNameError
-from .capture import Forward, capture, size_values
+from ..core import Cost, Frozen, Group, Plan, PlanError, SetAttribute, Slice, Surgery, Tie, UnknownNameError
+from .capture import Forward
 from .cost import CostModel, compile_cost
-from .groups import Partition, describe, partition
-from .inference import Axes, Dims, infer
+from .feasible import feasible
+from .groups import Partition
+from .inference import Axes, Dims
 from .record import Record
-from .rescale import Rescaled, find_rescaled
-from .rules import rule_for
-from .sizes import Expr, leaves
-from .tensors import collection_paused, named_tensors
-from .ties import Solution, feasible, renumbered, solve
-from .units import Dim, Why
+from .rescale import Rescaled
+from .sizes import leaves
+from .ties import Solution
+from .units import Dim
 
 
 @dataclass(eq=False)
@@ -235,122 +233,3 @@ class Graph:
                 place = f" at {item.source}" if item.source else ""
                 lines.append(f"  {item.tensor} dim {item.dim}: {item.positions} frozen: {item.reason}{place}")
         return "\n".join(lines)
-
-
-def trace(model: nn.Module, example: Any, forward_fn: Forward | None = None, *, free_outputs: bool = False) -> Graph:
-    """Find which channels of a model live and die together, and what is frozen, and why.
-
-    Records one forward pass in eval mode and one in train mode (auxiliary heads) on copies without data; the model,
-    its buffers and the random state are untouched.
-
-    Args:
-        model: any module, on any device; also on meta.
-        example: a tensor, a tuple of positional arguments, or a dict of keywords.
-        forward_fn: ``forward_fn(model, example)``, for models that are not simply called.
-        free_outputs: also let the outputs' own channels be cut.
-
-    Raises:
-        ModelError: the model does not run on the example, or has no parameters.
-    """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"trace takes an nn.Module, not {type(model).__name__}")
-    if not any(True for _ in model.parameters()):
-        raise ModelError(f"{type(model).__name__} has no parameters: there is nothing to cut")
-    with collection_paused():
-        return _trace(model, example, forward_fn, free_outputs)
-
-
-def _trace(model: nn.Module, example: Any, forward_fn: Forward | None, free_outputs: bool) -> Graph:
-    records = [capture(model, example, forward_fn, training=False)]
-    notes: list[str] = []
-    try:
-        records.append(capture(model, example, forward_fn, training=True))
-    except ModelError as error:
-        notes.append(f"the train-mode forward was not recorded, heads that run only in training are unknown: {error}")
-    axes = Axes()
-    for record in records:
-        infer(axes, record, rule_for, free_outputs=free_outputs)
-    return _assemble(model, axes, records, notes, example, forward_fn)
-
-
-def _assemble(
-    model: nn.Module, axes: Axes, records: Sequence[Record], notes: list[str], example: Any, forward_fn: Forward | None
-) -> Graph:
-    touched = {r.names[v] for r in records for op in r.ops for v in op.refs() if v in r.names}
-    leaves = {name: dims for name, dims in axes.leaves.items() if name in touched}
-    originals = size_values(model)
-    rescaled = tuple(find_rescaled(axes, records[0]))
-    for one in rescaled:
-        source = records[0].ops[one.step].source
-        if one.rows is None and one.dim is not None:
-            axes.units.freeze(one.dim, Why("attention derives its scale from it, and no weights can make up", source))
-    extra = [(r.training, a, b) for r in records for a, b in r.comparisons]
-    while True:
-        found = partition(axes, leaves)
-        solution = solve(axes, found, originals, extra)
-        if not solution.refused:
-            break
-        for groups, why in solution.refused:
-            members = np.nonzero(np.isin(found.group, list(groups)))[0].astype(np.int32)
-            axes.units.freeze(members[:, None], why)
-    for one in rescaled:
-        if one.rows is None and one.factor is not None:
-            _mark_followers(axes, found, solution, one.factor, Why("Python computes a factor from its size"))
-    found, groups, frozen, number = _in_order(axes, leaves, found)
-    solution = renumbered(solution, number)
-    tensors = named_tensors(model)
-    parameters = {id(p) for p in model.parameters()}
-    names = [g.name for g in groups]
-    ties = tuple(
-        Tie(
-            names[t.derived],
-            {names[g]: p for g, p in t.powers.items()},
-            (t.coefficient.numerator, t.coefficient.denominator),
-            f"{t.why.reason}{f' at {t.why.source}' if t.why.source else ''}",
-        )
-        for t in solution.ties
-    )
-    return Graph(
-        groups={g.name: g for g in groups},
-        frozen=tuple(frozen),
-        ties=ties,
-        shapes={n: tuple(t.shape) for n, t in tensors.items()},
-        parameters=frozenset(n for n, t in tensors.items() if id(t) in parameters),
-        notes=tuple(notes),
-        axes=axes,
-        partition=found,
-        solution=solution,
-        records=tuple(records),
-        leaves=leaves,
-        originals=originals,
-        rescaled=rescaled,
-        example=example,
-        forward_fn=forward_fn,
-    )
-
-
-def _mark_followers(axes: Axes, found: Partition, solution: Solution, factor: Expr, why: Why) -> None:
-    """Mark the groups whose sizes change a factor of the function as statistics."""
-    for leaf in leaves(factor):
-        if leaf[0] == "dim":
-            axes.statistics.append((axes.values[False][leaf[1]][leaf[2]], why))
-        elif leaf[1:] in solution.attributes:
-            numbers = [int(s) for s in solution.attributes[leaf[1:]].symbols()]  # type: ignore[call-overload]
-            members = np.nonzero(np.isin(found.group, numbers))[0].astype(np.int32)
-            axes.statistics.append((members[:, None], why))
-
-
-def _in_order(
-    axes: Axes, leaves: dict[str, Dims], found: Partition
-) -> tuple[Partition, list[Group], list[Frozen], dict[int, int]]:
-    """Number groups in the order of the model's tensors, and units by position in their first place."""
-    groups, frozen = describe(axes, leaves, found)
-    rank_of = {name: i for i, name in enumerate(leaves)}
-    order = sorted(range(len(groups)), key=lambda g: (rank_of[groups[g].slots[0].tensor], groups[g].name))
-    renumber = np.empty(len(order) + 1, np.int64)
-    renumber[-1] = -1
-    for new, old in enumerate(order):
-        renumber[old] = new
-    sizes = [found.sizes[g] for g in order]
-    number = {old: new for new, old in enumerate(order)}
-    return Partition(axes, renumber[found.group], found.rank, sizes), [groups[g] for g in order], frozen, number

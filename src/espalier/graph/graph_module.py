@@ -17,13 +17,13 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from ..core import CutError, Plan, Slice, Surgery
-from .capture import map_tensors
 from .execute import execute
 from .graph import Graph
 from .operate import slice_tensor
 from .record import Op, Ref, rebuild, tensors_in
 from .replay import SlicedReplay
 from .rescale import rescale
+from .skeleton import map_tensors
 from .tensors import named_tensors
 
 

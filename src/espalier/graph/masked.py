@@ -14,7 +14,7 @@ weights cannot agree with this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +24,13 @@ from ..core import Plan
 from .execute import execute
 from .graph import Graph
 from .inference import bind
+from .masked_statistics import STATISTICS, reduced
 from .record import Op, Ref, rebuild
 from .replay import Replay
-from .rules import contraction, factories, has_rule, indexing, reductions, spatial, structure
+from .rules import contraction, factories, has_rule, indexing, pieces, reductions, spatial, structure
 from .sizes import Real, evaluate
 
-_MOVES = {*structure.RULES, *spatial.RULES, *indexing.RULES} - {"embedding"}
+_MOVES = {*structure.RULES, *pieces.RULES, *spatial.RULES, *indexing.RULES} - {"embedding"}
 _SUMS = {*contraction.RULES, "lstm", "gru", "rnn_tanh", "rnn_relu"}
 _REDUCES = set(reductions.RULES)
 
@@ -70,8 +71,8 @@ class MaskedReplay(Replay):
             self._keep(op, None)
             return
         name = op.name.removeprefix("aten.").removesuffix("_") if not isinstance(op.func, str) else op.func
-        with_masks = rebuild((op.args, op.kwargs), self._mask_operand)
-        special = _SPECIAL.get(name)
+        with_masks = rebuild((op.args, op.kwargs), self.mask_operand)
+        special = STATISTICS.get(name)
         if special is not None:
             result, mask = special(self, op, args, kwargs)
         elif name in _MOVES:
@@ -104,7 +105,8 @@ class MaskedReplay(Replay):
                 same = one is not None and own.is_floating_point() and one.shape == own.shape
                 self.masks[value] = one if same else None
 
-    def _mask_operand(self, item: Any) -> Any:
+    def mask_operand(self, item: Any) -> Any:
+        """Return a tensor operand's mask, ones where everything is kept; anything else as it is."""
         if not isinstance(item, Ref):
             return self.operand(item)
         value, mask = self.values[item.value], self.masks.get(item.value)
@@ -173,129 +175,13 @@ class MaskedReplay(Replay):
 
     def _reduced(self, op: Op) -> Any:
         x = self.masks[op.refs()[0]]
-        return _reduce(x, bind(op), torch.amax)  # type: ignore[arg-type]
-
-    # ---- statistics over kept positions ------------------------------------------------------------------------------
+        return reduced(x, bind(op), torch.amax)  # type: ignore[arg-type]
 
     def mask_of(self, op: Op, name: str) -> Tensor:
         """Return an argument's mask, ones where everything is kept."""
         ref = bind(op)[name]
         mask = self.masks.get(ref.value)
         return torch.ones_like(self.values[ref.value], dtype=torch.float32) if mask is None else mask
-
-    def mean(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-        """Mean over what is kept."""
-        x, m = args[0], self.mask_of(op, "self")
-        bound = bind(op)
-        total, count = _reduce(x, bound, torch.sum), _reduce(m.to(x.dtype), bound, torch.sum)
-        return total / count.clamp_min(1), (count > 0).float()
-
-    def variance(self, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
-        """Variance or deviation over what is kept, with the mean where it is asked for."""
-        x, m, bound = args[0], self.mask_of(op, "self"), bind(op)
-        correction = bound.get("correction")
-        correction = (1.0 if bound.get("unbiased", True) else 0.0) if correction is None else float(correction)
-        m = m.to(x.dtype)
-        keep = {**bound, "keepdim": True}
-        count = _reduce(m, keep, torch.sum)
-        mean = _reduce(x, keep, torch.sum) / count.clamp_min(1)
-        squares = _reduce(((x - mean) * m) ** 2, bound, torch.sum)
-        left = _reduce(m, bound, torch.sum)
-        result = squares / (left - correction).clamp_min(1e-300)
-        if "std" in op.name:
-            result = result.sqrt()
-        alive = (left > 0).float()
-        if "mean" in op.name:
-            return [result, mean.reshape(result.shape)], [alive, alive]
-        return result, alive
-
-    def extremum(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-        """Largest or smallest of what is kept."""
-        x, m, bound = args[0], self.mask_of(op, "self"), bind(op)
-        low = "min" not in op.name
-        blank = x.masked_fill(m == 0, float("-inf") if low else float("inf"))
-        return execute(op, (blank, *args[1:]), kwargs), (_reduce(m, bound, torch.amax) > 0).float()
-
-    def softmax(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-        """Softmax over what is kept."""
-        m = self.mask_of(op, "self")
-        return execute(op, (args[0].masked_fill(m == 0, float("-inf")), *args[1:]), kwargs), m
-
-    def layer_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
-        """Layer or root-mean-square norm over what is kept."""
-        bound = bind(op)
-        x, m = self.values[bound["input"].value], self.mask_of(op, "input")
-        m = m.to(x.dtype)
-        dims = tuple(range(x.dim() - len(bound["normalized_shape"]), x.dim()))
-        count = m.sum(dims, keepdim=True).clamp_min(1)
-        centred = "layer" in op.name
-        mean = x.sum(dims, keepdim=True) / count if centred else torch.zeros_like(count)
-        y = (x - mean) * m
-        eps = bound["eps"] if bound["eps"] is not None else torch.finfo(x.dtype).eps
-        y = y * ((y**2).sum(dims, keepdim=True) / count + eps).rsqrt()
-        return self._affine(op, bound, y, m, ())
-
-    def group_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
-        """Group norm over what is kept."""
-        bound = bind(op)
-        x, m = self.values[bound["input"].value], self.mask_of(op, "input")
-        shape, groups = x.shape, int(bound["group"])
-        m = m.to(x.dtype).reshape(shape[0], groups, -1)
-        flat = x.reshape(shape[0], groups, -1)
-        count = m.sum(2, keepdim=True).clamp_min(1)
-        y = (flat - flat.sum(2, keepdim=True) / count) * m
-        y = y * ((y**2).sum(2, keepdim=True) / count + bound["eps"]).rsqrt()
-        return self._affine(op, bound, y.reshape(shape), m.reshape(shape), (1,) * (x.dim() - 2))
-
-    def _affine(self, op: Op, bound: dict, y: Tensor, m: Tensor, tail: tuple[int, ...]) -> tuple[Any, Any]:
-        for name, apply in (("weight", torch.mul), ("bias", torch.add)):
-            if bound.get(name) is not None:
-                own = self.values[bound[name].value]
-                y = apply(y, own.reshape(*own.shape, *tail))
-        rest = [None] * (len(op.outs) - 1)
-        if not op.many:
-            return y, m.float()
-        return [y, *(torch.zeros((), dtype=y.dtype, device=y.device) for _ in rest)], [m.float(), *rest]
-
-    def attention(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-        """Attention with the dense scale: a cut head dimension is made up for in the queries."""
-        q, v = self.values[op.refs()[0]], self.values[op.refs()[2]]
-        if kwargs.get("scale") is None:
-            kwargs = {**kwargs, "scale": q.shape[-1] ** -0.5}
-        m_q, m_v = (self._mask_operand(Ref(op.refs()[i])) for i in (0, 2))
-        rows = m_q.amax(-1, keepdim=True)
-        columns = m_v.amax(-2, keepdim=True)
-        if columns.dim() > 2 and columns.shape[-3] != rows.shape[-3]:
-            columns = columns.repeat_interleave(rows.shape[-3] // columns.shape[-3], -3)
-        result = execute(op, args, kwargs)
-        return result, (rows * columns).expand(*result.shape[:-1], v.shape[-1])
-
-    def embedding(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-        """Rows of the masked table."""
-        return execute(op, args, kwargs), execute(op, (self.mask_of(op, "weight"), *args[1:]), kwargs)
-
-    def batch_norm(self, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
-        """Channels stay apart; batch statistics are taken over what is kept."""
-        bound = bind(op)
-        m, rest = self.mask_of(op, "input"), [None] * (len(op.outs) - 1)
-        if not (bound.get("training") or bound["running_mean"] is None):
-            result = execute(op, args, kwargs)
-            return (list(result), [m, *rest]) if op.many else (result, m)
-        x, dims = self.values[bound["input"].value], (0, *range(2, m.dim()))
-        w = m.to(x.dtype)
-        count = w.sum(dims, keepdim=True).clamp_min(1)
-        y = (x - x.sum(dims, keepdim=True) / count) * w
-        y = y * ((y**2).sum(dims, keepdim=True) / count + bound["eps"]).rsqrt()
-        return self._affine(op, bound, y, w, (1,) * (x.dim() - 2))
-
-    def glu(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-        """The gated half's mask is the gate's."""
-        m = self.mask_of(op, "self")
-        return execute(op, args, kwargs), m.chunk(2, int(bind(op)["dim"]))[0]
-
-    def cumulative(self, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-        """Removed positions contributed zero."""
-        return execute(op, args, kwargs), self.mask_of(op, "self")
 
 
 def _leaf_mask(tensor: Tensor, keep: list[tuple[int, tuple[int, ...]]]) -> Tensor:
@@ -331,18 +217,6 @@ def _product(result: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
     return mask.expand(result.shape) if mask.shape == result.shape else mask.expand(result.shape).clone()
 
 
-def _reduce(x: Tensor, bound: dict, how: Callable) -> Tensor:
-    given = bound.get("dim")
-    dims = (
-        tuple(range(x.dim()))
-        if given is None or given == []
-        else tuple(given)
-        if isinstance(given, list | tuple)
-        else (given,)
-    )
-    return how(x, dims, keepdim=bool(bound.get("keepdim")))
-
-
 def _blank(op: Op, result: Any, mask: Any) -> Any:
     """Set what is masked to zero, in place where the operator worked in place."""
     if isinstance(result, list | tuple):
@@ -353,24 +227,3 @@ def _blank(op: Op, result: Any, mask: Any) -> Any:
     if not isinstance(op.func, str) and op.func._schema.is_mutable:
         return result.masked_fill_(mask == 0, 0)
     return result if _is_view(op) else result.masked_fill(mask == 0, 0)
-
-
-_SPECIAL: dict[str, Callable[..., tuple[Any, Any]]] = {
-    "mean": MaskedReplay.mean,
-    **dict.fromkeys(("var", "std", "var_mean", "std_mean"), MaskedReplay.variance),
-    **dict.fromkeys(("amax", "amin", "logsumexp"), MaskedReplay.extremum),
-    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax"), MaskedReplay.softmax),
-    **dict.fromkeys(("layer_norm", "native_layer_norm", "_fused_rms_norm", "rms_norm"), MaskedReplay.layer_norm),
-    "native_group_norm": MaskedReplay.group_norm,
-    "scaled_dot_product_attention": MaskedReplay.attention,
-    "embedding": MaskedReplay.embedding,
-    "cumsum": MaskedReplay.cumulative,
-    "glu": MaskedReplay.glu,
-    **dict.fromkeys(
-        (
-            "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
-            "_batch_norm_no_update",
-        ),
-        MaskedReplay.batch_norm,
-    ),
-}  # fmt: skip

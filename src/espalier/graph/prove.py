@@ -19,15 +19,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core import EspalierError, ModelError, Plan, ProofError, Surgery
-from .capture import map_tensors, run_model
-from .graph import Graph, trace
+from .capture import run_model
+from .graph import Graph
 from .layers import follow_weights
 from .masked import MaskedReplay
 from .operate import forget, operate
 from .record import tensors_in
 from .replay import oracle
 from .rescale import rescale
+from .skeleton import map_tensors
 from .tensors import named_tensors
+from .trace import trace
 
 LARGE_BYTES = 2 * 2**30
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}

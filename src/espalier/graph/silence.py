@@ -13,12 +13,12 @@ import numpy as np
 from .graph import Graph
 from .inference import bind
 from .record import Op, Record, Ref
-from .rules import indexing, spatial, structure
+from .rules import indexing, pieces, spatial, structure
 from .units import NONE, Dim
 
 Place = tuple[str, int]  # tensor name, dimension
 
-MOVES = {*structure.RULES, *spatial.RULES, *indexing.RULES} - {"cat", "concat", "stack", "embedding"}
+MOVES = {*structure.RULES, *pieces.RULES, *spatial.RULES, *indexing.RULES} - {"cat", "concat", "stack", "embedding"}
 _ZERO_STAYS = {
     "clone", "_to_copy", "detach", "alias", "contiguous", "native_dropout", "dropout", "feature_dropout", "neg", "abs",
     "relu", "relu6", "gelu", "silu", "tanh", "hardswish", "leaky_relu", "elu", "celu", "selu", "mish", "sin", "erf",

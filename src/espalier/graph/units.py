@@ -19,13 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Dim = np.ndarray  # int32, (positions, columns)
-NONE = 0  # the padding unit: always kept
+from .positions import NONE, Dim, constant, drop_shared, merge, row_classes, same_sets, tidy
 
-
-def constant(size: int) -> Dim:
-    """Return a dimension without units: batch, space, tokens."""
-    return np.empty((size, 0), np.int32)
+__all__ = ["NONE", "Dim", "Units", "Why", "constant", "merge"]
 
 
 @dataclass(frozen=True)
@@ -104,8 +100,8 @@ class Units:
                 break
             ids = self.roots(self._expand(ids, blocks))
         if keep_frozen:
-            return _tidy(ids)
-        atoms = _tidy(np.where(self._why[ids] > 0, NONE, ids))
+            return tidy(ids)
+        atoms = tidy(np.where(self._why[ids] > 0, NONE, ids))
         self._resolved[id(dim)] = (dim, atoms)
         return atoms
 
@@ -177,7 +173,7 @@ class Units:
             self._unify_rows(a, b, why)
         else:
             self._unify_ragged(a, b, why)
-        if not _same_sets(self.resolve(a), self.resolve(b)):
+        if not same_sets(self.resolve(a), self.resolve(b)):
             undone = Why(f"{why.reason}: the axes cannot be matched unit by unit", why.source)
             self.freeze(a, undone)
             self.freeze(b, undone)
@@ -194,7 +190,7 @@ class Units:
     def _unify_rows(self, a: Dim, b: Dim, why: Why) -> None:
         for _ in range(8):
             a, b = self.resolve(a), self.resolve(b)
-            a, b = _drop_shared(a[:, a.any(axis=0)], b[:, b.any(axis=0)])
+            a, b = drop_shared(a[:, a.any(axis=0)], b[:, b.any(axis=0)])
             if not (a.all() and b.all()):
                 return  # a freeze in between made it ragged: the caller's check decides
             if a.shape[1] == 0 or b.shape[1] == 0:
@@ -211,8 +207,8 @@ class Units:
             return False
         if a.shape[1] == 1 or b.shape[1] == 1:
             return self._couple_one_to_many(*((a, b) if a.shape[1] == 1 else (b, a)))
-        parts_a = [_partition(a[:, j]) for j in range(a.shape[1])]
-        parts_b = [_partition(b[:, j]) for j in range(b.shape[1])]
+        parts_a = [row_classes(a[:, j]) for j in range(a.shape[1])]
+        parts_b = [row_classes(b[:, j]) for j in range(b.shape[1])]
         for i, p in enumerate(parts_a):
             for j, q in enumerate(parts_b):
                 if np.array_equal(p, q):
@@ -288,52 +284,3 @@ class Units:
                 first.append(x)
                 second.append(y)
         return np.concatenate(first, axis=1), np.concatenate(second, axis=1)
-
-
-def merge(*dims: Dim) -> Dim:
-    """Flatten dimensions into one (row-major): the Kronecker layout of their columns."""
-    result = dims[0]
-    for dim in dims[1:]:
-        outer, inner = len(result), len(dim)
-        if result.shape[1] + dim.shape[1] == 0:
-            result = constant(outer * inner)
-        else:
-            result = np.concatenate([np.repeat(result, inner, axis=0), np.tile(dim, (outer, 1))], axis=1)
-    return result
-
-
-def _tidy(ids: np.ndarray) -> Dim:
-    """Blank repeated units in a row and drop empty columns."""
-    for j in range(1, ids.shape[1]):
-        repeated = (ids[:, j : j + 1] == ids[:, :j]).any(axis=1)
-        if repeated.any():
-            ids[repeated, j] = NONE
-    used = ids.any(axis=0)
-    return ids if used.all() else ids[:, used]
-
-
-def _drop_shared(a: Dim, b: Dim) -> tuple[Dim, Dim]:
-    for j in range(a.shape[1]):
-        for i in range(b.shape[1]):
-            if np.array_equal(a[:, j], b[:, i]):
-                return _drop_shared(np.delete(a, j, axis=1), np.delete(b, i, axis=1))
-    return a, b
-
-
-def _partition(column: np.ndarray) -> np.ndarray:
-    """Return the first row of each row's unit: equal arrays mean equal partitions."""
-    _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
-    return first[inverse.reshape(-1)]
-
-
-def _same_sets(a: Dim, b: Dim) -> bool:
-    width = max(a.shape[1], b.shape[1])
-    if width == 0:
-        return True
-    return np.array_equal(_sorted_rows(a, width), _sorted_rows(b, width))
-
-
-def _sorted_rows(dim: Dim, width: int) -> np.ndarray:
-    wide = np.zeros((len(dim), width), np.int32)
-    wide[:, : dim.shape[1]] = dim
-    return np.sort(wide, axis=1)

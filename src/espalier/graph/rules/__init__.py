@@ -12,7 +12,19 @@ import torch
 
 from ..inference import Call, Dims
 from ..record import Op
-from . import attention, contraction, factories, indexing, norms, pointwise, recurrent, reductions, spatial, structure
+from . import (
+    attention,
+    contraction,
+    factories,
+    indexing,
+    norms,
+    pieces,
+    pointwise,
+    recurrent,
+    reductions,
+    spatial,
+    structure,
+)
 
 Rule = Callable[[Call], list[Dims]]
 
@@ -24,6 +36,7 @@ RULES: dict[str, Rule] = {
         attention,
         norms,
         structure,
+        pieces,
         indexing,
         spatial,
         reductions,

@@ -1,0 +1,105 @@
+"""The copy that is traced: the model without its data, its public ints replaced by sizes that remember their place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from .sizes import Size
+from .tensors import empty_hooks
+
+
+def map_tensors(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return nested containers with every tensor changed."""
+    if isinstance(tree, torch.Tensor):
+        return change(tree)
+    if isinstance(tree, dict):
+        return type(tree)({k: map_tensors(v, change) for k, v in tree.items()})
+    if isinstance(tree, list | tuple):
+        items = [map_tensors(v, change) for v in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+    return tree
+
+
+class _CopyTensors(TorchFunctionMode):
+    """Deep-copy tensors that are neither parameters nor buffers, detached, onto the device."""
+
+    def __init__(self, device: str | None) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(func, "__name__", "") != "__deepcopy__":
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().to(self.device) if self.device else tensor.detach().clone()
+        return memo[id(tensor)]
+
+
+def skeleton(model: nn.Module, device: str | None) -> nn.Module:
+    """Copy a model: on ``device`` without its data, or (None) with shared parameter data and cloned buffers."""
+    memo = empty_hooks(model)
+    for p in model.parameters():
+        data = torch.empty_like(p, device=device) if device else p.detach()
+        memo[id(p)] = nn.Parameter(data, requires_grad=p.requires_grad)
+    for b in model.buffers():
+        memo[id(b)] = b.detach().to(device) if device else b.detach().clone()
+    with _CopyTensors(device), torch.no_grad():
+        return copy.deepcopy(model, memo)
+
+
+def public_sizes(model: nn.Module) -> Iterator[tuple[dict, str, str, tuple]]:
+    """Yield ``(holder, key, module, path)`` of every public attribute of modules and of their plain config objects."""
+    seen: set[int] = set()
+    for module_path, module in model.named_modules():
+        for name, value in list(vars(module).items()):
+            if name.startswith("_") or name == "training":
+                continue
+            if not _is_config(value):
+                yield vars(module), name, module_path, (name,)
+            elif id(value) not in seen:
+                seen.add(id(value))
+                for key in [k for k in vars(value) if not k.startswith("_")]:
+                    yield vars(value), key, module_path, (name, key)
+
+
+def tag_sizes(model: nn.Module) -> None:
+    """Replace the public ints of every module by sizes that remember their place."""
+    for holder, key, module, path in public_sizes(model):
+        holder[key] = _tag(holder[key], module, path)
+
+
+def size_values(model: nn.Module) -> dict[tuple[str, tuple], int]:
+    """Return ``{(module, path): value}`` of the ints that ``tag_sizes`` tags."""
+    values: dict[tuple[str, tuple], int] = {}
+    for holder, key, module, path in public_sizes(model):
+        value = holder[key]
+        if type(value) is int:
+            values[module, path] = value
+        elif _is_int_sequence(value):
+            values.update({(module, (*path, i)): v for i, v in enumerate(value)})
+    return values
+
+
+def _is_config(value: Any) -> bool:
+    kind = type(value)
+    return hasattr(value, "__dict__") and (kind.__name__.endswith("Config") or kind is SimpleNamespace)
+
+
+def _is_int_sequence(value: Any) -> bool:
+    return type(value) in (tuple, list, torch.Size) and bool(value) and all(type(v) is int for v in value)
+
+
+def _tag(value: Any, module: str, path: tuple) -> Any:
+    if type(value) is int:
+        return Size(value, ("attr", module, path))
+    if _is_int_sequence(value):
+        return type(value)([_tag(v, module, (*path, i)) for i, v in enumerate(value)])
+    return value
