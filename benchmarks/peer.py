@@ -11,10 +11,16 @@ from torch.utils._pytree import tree_leaves
 
 
 def output_layers(model: nn.Module, example: Any) -> list[nn.Module]:
-    """Return the layers whose result is, or is viewed as, an output of the network: a user would name them."""
+    """Return the layers whose result is, or is viewed as, an output of the network: a user would name them.
+
+    Where an output is computed from a layer's result (upsampling), the last layer with weights is taken.
+    """
     made: dict[int, nn.Module] = {}
+    weighted: list[nn.Module] = []
 
     def remember(module: nn.Module, _inputs: Any, result: Any) -> None:
+        if getattr(module, "weight", None) is not None and module.weight.dim() > 1:
+            weighted.append(module)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 made[leaf.untyped_storage()._cdata] = module
@@ -28,7 +34,7 @@ def output_layers(model: nn.Module, example: Any) -> list[nn.Module]:
         for hook in hooks:
             hook.remove()
     found = [made[result.untyped_storage()._cdata] for result in results if result.untyped_storage()._cdata in made]
-    return [*dict.fromkeys(found)]
+    return [*dict.fromkeys(found or weighted[-1:])]
 
 
 def run(model: nn.Module, example: Any) -> Any:

@@ -76,6 +76,19 @@ class Record:
     comparisons: list[tuple[tuple, tuple]] = field(default_factory=list)
     on_meta: bool = False
 
+    def same_operators(self, other: Record) -> bool:
+        """Whether both records ran the same operators on the same values."""
+        return (
+            len(self.ops) == len(other.ops)
+            and self.shapes == other.shapes
+            and self.names == other.names
+            and self.outputs == other.outputs
+            and all(
+                a.func == b.func and a.outs == b.outs and a.args == b.args and a.kwargs == b.kwargs
+                for a, b in zip(self.ops, other.ops, strict=True)
+            )
+        )
+
     def value(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
         """Add a value."""
         self.shapes.append(shape)

@@ -54,8 +54,12 @@ def _trace(model: nn.Module, example: Any, forward_fn: Forward | None, free_outp
     except ModelError as error:
         notes.append(f"the train-mode forward was not recorded, heads that run only in training are unknown: {error}")
     axes = Axes()
-    for record in records:
-        infer(axes, record, rule_for, free_outputs=free_outputs)
+    infer(axes, records[0], rule_for, free_outputs=free_outputs)
+    for record in records[1:]:
+        if record.same_operators(records[0]):  # nothing is different in train mode: its axes are known
+            axes.values[True] = axes.values[False]
+        else:
+            infer(axes, record, rule_for, free_outputs=free_outputs)
     return _assemble(model, axes, records, notes, example, forward_fn)
 
 
