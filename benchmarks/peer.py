@@ -34,7 +34,7 @@ def output_layers(model: nn.Module, example: Any) -> list[nn.Module]:
         for hook in hooks:
             hook.remove()
     found = [made[result.untyped_storage()._cdata] for result in results if result.untyped_storage()._cdata in made]
-    return [*dict.fromkeys(found or weighted[-1:])]
+    return [*dict.fromkeys([layer for layer in found if layer in weighted] or weighted[-1:])]
 
 
 def run(model: nn.Module, example: Any) -> Any:
