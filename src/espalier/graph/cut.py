@@ -6,7 +6,7 @@ from torch import nn
 
 from ..core import CutError, Plan, Surgery
 from .graph import Graph
-from .layers import follow_weights
+from .layers import whole_surgery
 from .operate import check_surgery, forget, operate
 from .prove import prove as prove_surgery
 from .rescale import rescale
@@ -63,7 +63,6 @@ def prepared(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
             f"this model is not the traced one: {wrong[0]!r} has shape {shapes.get(wrong[0])}, "
             f"the graph expects {traced[wrong[0]]}. Trace this model and plan again"
         )
-    surgery = graph.surgery(plan)
-    whole = Surgery(surgery.slices, {**follow_weights(model, surgery, graph.computed), **surgery.attributes})
+    whole = whole_surgery(model, graph, plan)
     check_surgery(model, whole)
     return whole

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.nn.modules import batchnorm, conv
 
-from ..core import SetAttribute, Surgery
+from ..core import Plan, SetAttribute, Surgery
 from .tensors import every_name
 
+if TYPE_CHECKING:
+    from .graph import Graph
+
 Size = Callable[[str, int], "int | None"]  # size of a dimension of one of the layer's tensors after the surgery
+
+
+def whole_surgery(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
+    """Return what a plan does to this model: tensors, sizes that Python computes with, sizes that describe layers."""
+    surgery = graph.surgery(plan)
+    return Surgery(surgery.slices, {**follow_weights(model, surgery, graph.computed), **surgery.attributes})
 
 
 def follow_weights(

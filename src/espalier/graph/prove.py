@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..core import EspalierError, ModelError, Plan, ProofError, Surgery
+from ..core import EspalierError, ModelError, Plan, ProofError
 from .capture import run_model
 from .graph import Graph
-from .layers import follow_weights
+from .layers import whole_surgery
 from .masked import MaskedReplay
 from .operate import forget, operate
 from .record import tensors_in
@@ -54,7 +54,7 @@ def prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
 def _prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
     tensors = named_tensors(model)
     if any(t.is_meta for t in tensors.values()):
-        check_shapes(graph, plan, operate(model, _surgery(model, graph, plan)))
+        check_shapes(graph, plan, operate(model, whole_surgery(model, graph, plan)))
         return "shapes"
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     if size <= LARGE_BYTES and vars(graph).get("runs_in_double", True):
@@ -66,11 +66,6 @@ def _prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
                 raise
     _compare(model, graph, plan, torch.float32)
     return "float32"
-
-
-def _surgery(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
-    surgery = graph.surgery(plan)
-    return Surgery(surgery.slices, {**follow_weights(model, surgery, graph.computed), **surgery.attributes})
 
 
 class _SeesSingles(TorchDispatchMode):
@@ -101,7 +96,7 @@ def _runs_in_double(model: nn.Module, graph: Graph) -> bool:
 
 def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> None:
     dense = checking_copy(model, dtype)
-    small = forget(operate(dense, _surgery(dense, graph, plan)))
+    small = forget(operate(dense, whole_surgery(dense, graph, plan)))
     rescale(small, graph, plan)
     check_shapes(graph, plan, small)
     example = checking_example(graph, dtype)

@@ -14,7 +14,7 @@ from .graph import Graph
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
 from .record import Record
-from .rescale import find_rescaled
+from .rescale import Rescaled, find_rescaled
 from .rules import rule_for
 from .sizes import Expr, leaves
 from .skeleton import size_values
@@ -70,19 +70,8 @@ def _assemble(
     leaves = {name: dims for name, dims in axes.leaves.items() if name in touched}
     originals = size_values(model)
     rescaled = tuple(find_rescaled(axes, records[0]))
-    for one in rescaled:
-        source = records[0].ops[one.step].source
-        if one.rows is None and one.dim is not None:
-            axes.units.freeze(one.dim, Why("attention derives its scale from it, and no weights can make up", source))
-    extra = [(r.training, a, b) for r in records for a, b in r.comparisons]
-    while True:
-        found = partition(axes, leaves)
-        solution = solve(axes, found, originals, extra)
-        if not solution.refused:
-            break
-        for groups, why in solution.refused:
-            members = np.nonzero(np.isin(found.group, list(groups)))[0].astype(np.int32)
-            axes.units.freeze(members[:, None], why)
+    _freeze_implicit(axes, records[0], rescaled)
+    found, solution = _solved(axes, leaves, originals, records)
     for one in rescaled:
         if one.rows is None and one.factor is not None:
             _mark_followers(axes, found, solution, one.factor, Why("Python computes a factor from its size"))
@@ -90,20 +79,10 @@ def _assemble(
     solution = renumbered(solution, number)
     tensors = named_tensors(model)
     parameters = {id(p) for p in model.parameters()}
-    names = [g.name for g in groups]
-    ties = tuple(
-        Tie(
-            names[t.derived],
-            {names[g]: p for g, p in t.powers.items()},
-            (t.coefficient.numerator, t.coefficient.denominator),
-            f"{t.why.reason}{f' at {t.why.source}' if t.why.source else ''}",
-        )
-        for t in solution.ties
-    )
     return Graph(
         groups={g.name: g for g in groups},
         frozen=tuple(frozen),
-        ties=ties,
+        ties=_named(solution, [g.name for g in groups]),
         shapes={n: tuple(t.shape) for n, t in tensors.items()},
         parameters=frozenset(n for n, t in tensors.items() if id(t) in parameters),
         notes=tuple(notes),
@@ -116,6 +95,42 @@ def _assemble(
         rescaled=rescaled,
         example=example,
         forward_fn=forward_fn,
+    )
+
+
+def _freeze_implicit(axes: Axes, record: Record, rescaled: Sequence[Rescaled]) -> None:
+    """Freeze head dimensions from which a kernel derives a scale that nothing can make up for."""
+    for one in rescaled:
+        if one.rows is None and one.dim is not None:
+            source = record.ops[one.step].source
+            axes.units.freeze(one.dim, Why("attention derives its scale from it, and no weights can make up", source))
+
+
+def _solved(
+    axes: Axes, leaves: dict[str, Dims], originals: dict[tuple, int], records: Sequence[Record]
+) -> tuple[Partition, Solution]:
+    """Sort into groups and solve the equations; what cannot be solved freezes, until everything is."""
+    compared = [(r.training, a, b) for r in records for a, b in r.comparisons]
+    while True:
+        found = partition(axes, leaves)
+        solution = solve(axes, found, originals, compared)
+        if not solution.refused:
+            return found, solution
+        for groups, why in solution.refused:
+            members = np.nonzero(np.isin(found.group, list(groups)))[0].astype(np.int32)
+            axes.units.freeze(members[:, None], why)
+
+
+def _named(solution: Solution, names: list[str]) -> tuple[Tie, ...]:
+    """Return the ties in the groups' names."""
+    return tuple(
+        Tie(
+            names[tie.derived],
+            {names[g]: power for g, power in tie.powers.items()},
+            (tie.coefficient.numerator, tie.coefficient.denominator),
+            f"{tie.why.reason} at {tie.why.source}" if tie.why.source else tie.why.reason,
+        )
+        for tie in solution.ties
     )
 
 
