@@ -48,7 +48,13 @@ class Plan:
         """
         try:
             data = json.loads(text)
-            keep = {str(name): tuple(int(u) for u in units) for name, units in data["keep"].items()}
+            keep = {str(name): tuple(_unit(u) for u in units) for name, units in data["keep"].items()}
             return cls(keep, str(data.get("fingerprint", "")), tuple(map(str, data.get("notes", ()))))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanError(f"this text is not a plan: {error}") from error
+
+
+def _unit(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is not the number of a unit")
+    return value

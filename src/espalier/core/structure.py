@@ -29,7 +29,7 @@ class Slot:
 
     tensor: str
     dim: int
-    positions: Any
+    positions: Any = field(repr=False)
     role: Role
 
 

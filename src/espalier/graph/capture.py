@@ -81,6 +81,8 @@ def _capture(model: nn.Module, example: Any, forward_fn: Forward | None, trainin
         output = run_model(twin, example, forward_fn)
         record.comparisons = list(dict.fromkeys(Size.comparisons or []))
     record.outputs = [recorder.see(t) for t in tensors_in(output)]
+    if not record.outputs:
+        raise ModelError("no tensor was found in what the model returns: return tensors, or containers of tensors")
     real = any(not t.is_meta for t in named_tensors(model).values())
     if to_meta and real and any(t.is_meta for t in record.constants.values()):
         raise ModelError("the model makes tensors from Python numbers, whose values meta does not keep")

@@ -33,6 +33,7 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
     with collection_paused():
         small = forget(operate(model, prepared(model, graph, plan)))
         rescale(small, graph, plan)
+    vars(small).pop("espalier_proof", None)  # that of an earlier cut
     if prove:
         small.espalier_proof = prove_surgery(model, graph, plan)  # type: ignore[assignment]
     return small
@@ -44,6 +45,7 @@ def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> n
     proof = cut(model, graph, plan).espalier_proof if prove else None
     forget(operate(model, surgery, inplace=True))
     rescale(model, graph, plan)
+    vars(model).pop("espalier_proof", None)
     if proof is not None:
         model.espalier_proof = proof  # type: ignore[assignment]
     return model

@@ -23,7 +23,7 @@ from .ties import Solution
 from .units import Dim
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Graph:
     """What ``trace`` found.
 
@@ -50,6 +50,12 @@ class Graph:
     rescaled: tuple[Rescaled, ...] = field(repr=False)
     example: Any = field(repr=False, default=None)
     forward_fn: Forward | None = field(repr=False, default=None)
+
+    def __repr__(self) -> str:
+        return (
+            f"Graph({len(self.groups)} groups, {len(self.ties)} ties, {len(self.frozen)} frozen axes, "
+            f"{self.prunable_share:.1%} of the parameters prunable)"
+        )
 
     @cached_property
     def order(self) -> list[str]:

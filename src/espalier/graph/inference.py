@@ -161,7 +161,11 @@ class Call:
 
     def size(self, number: Any, dim: Dim) -> None:
         """State that Python passed ``number`` as the size of ``dim``; a literal freezes it."""
-        if not isinstance(number, Size) or int(number) == -1:
+        if not isinstance(number, Size):
+            if self.op.call == "" and not isinstance(self.op.func, str):  # a compiled function: its sizes are its own
+                self.freeze(dim, "a compiled function gives its size")
+            return
+        if int(number) == -1:
             return
         if number.expr[0] == "const":
             self.freeze(dim, f"its size {int(number)} is written into the code")

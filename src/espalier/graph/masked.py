@@ -24,11 +24,12 @@ from ..core import Plan
 from .execute import execute
 from .graph import Graph
 from .inference import bind
+from .linear_paths import MULS
 from .masked_statistics import STATISTICS, reduced
 from .record import Op, Ref, rebuild
 from .replay import Replay
 from .rules import contraction, factories, has_rule, indexing, pieces, reductions, spatial, structure
-from .sizes import Real, evaluate
+from .sizes import Real, Size, evaluate
 
 _MOVES = {*structure.RULES, *pieces.RULES, *spatial.RULES, *indexing.RULES} - {"embedding"}
 _SUMS = {*contraction.RULES, "lstm", "gru", "rnn_tanh", "rnn_relu"}
@@ -57,7 +58,7 @@ class MaskedReplay(Replay):
                 self.values[value] = self.values[value].masked_fill(mask == 0, 0)
 
     def step(self, index: int, op: Op) -> None:
-        recorded = (op.args, op.kwargs) if index in self.steady else rebuild((op.args, op.kwargs), self._recomputed)
+        recorded = (op.args, op.kwargs) if index in self.steady else self._recomputed(op)
         args, kwargs = rebuild(recorded, self.operand)
         masks = [self.masks.get(v) for v in op.refs()]
         if not has_rule(op):  # its operands are frozen
@@ -88,9 +89,17 @@ class MaskedReplay(Replay):
         self.store(op, _blank(op, result, mask))
         self._keep(op, mask)
 
-    def _recomputed(self, item: Any) -> Any:
+    def _recomputed(self, op: Op) -> Any:
         """Factors that Python computes from sizes, and that nothing compensates, have their new values."""
-        return float(evaluate(item.expr, self._leaf)) if isinstance(item, Real) else item
+        kinds = (Real, Size) if op.name.removeprefix("aten.") in MULS else Real
+
+        def new(item: Any) -> Any:
+            if not isinstance(item, kinds):
+                return item
+            value = evaluate(item.expr, self._leaf)
+            return float(value) if isinstance(item, Real) else value
+
+        return rebuild((op.args, op.kwargs), new)
 
     def _leaf(self, expr: tuple) -> int:
         if expr[0] == "attr":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -84,7 +86,7 @@ class Record:
             and self.names == other.names
             and self.outputs == other.outputs
             and all(
-                a.func == b.func and a.outs == b.outs and a.args == b.args and a.kwargs == b.kwargs
+                a.func == b.func and a.outs == b.outs and a.call == b.call and _spelled(a) == _spelled(b)
                 for a, b in zip(self.ops, other.ops, strict=True)
             )
         )
@@ -94,6 +96,11 @@ class Record:
         self.shapes.append(shape)
         self.dtypes.append(dtype)
         return len(self.shapes) - 1
+
+
+def _spelled(op: Op) -> Any:
+    """Return an operator's arguments with their numbers' provenance, which plain equality does not see."""
+    return rebuild((op.args, op.kwargs, op.passed), lambda item: (item, getattr(item, "expr", None)))
 
 
 def walk(tree: Any) -> Iterator[Any]:
@@ -128,8 +135,10 @@ def tensors_in(tree: Any, depth: int = 0) -> Iterator[torch.Tensor]:
     elif isinstance(tree, dict):
         for item in tree.values():
             yield from tensors_in(item, depth + 1)
-    elif isinstance(tree, list | tuple | set):
+    elif isinstance(tree, list | tuple | set | frozenset | deque):
         for item in tree:
             yield from tensors_in(item, depth + 1)
-    elif hasattr(tree, "__dict__") and not isinstance(tree, torch.nn.Module | type) and depth < 8:
-        yield from tensors_in(vars(tree), depth + 1)
+    elif not isinstance(tree, torch.nn.Module | type) and depth < 8:
+        slots = [name for kind in type(tree).__mro__ for name in np.atleast_1d(getattr(kind, "__slots__", ()))]
+        yield from tensors_in([getattr(tree, str(name), None) for name in slots], depth + 1)
+        yield from tensors_in(getattr(tree, "__dict__", {}), depth + 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,7 +39,8 @@ _KEEPS_SHAPE = {"batch_norm", "layer_norm", "rms_norm"}
 _OPENED = {"multi_head_attention_forward", *_COMPOSITE}  # written in Python, with sizes or a composite inside
 
 
-_SKIP = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<")
+_SKIP = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+_HERE = str(Path(__file__).parent / "capture.py")
 
 
 class Recorder(TorchDispatchMode):
@@ -149,7 +151,11 @@ class Calls(TorchFunctionMode):
         if python and name in _OPENED:
             with self:
                 return _opened(func)(*args, **kwargs)
-        numbers = [v for v in walk((args, kwargs)) if isinstance(v, int | float) and not isinstance(v, bool)]
+        numbers = [
+            int(v) if isinstance(v, np.integer) else v
+            for v in walk((args, kwargs))
+            if isinstance(v, int | float | np.integer) and not isinstance(v, bool)
+        ]
         self.recorder.calls.append((name, numbers))
         try:
             return func(*args, **kwargs)
@@ -265,6 +271,8 @@ def _source() -> str:
         code = frame.f_code
         if code not in _foreign:
             _foreign[code] = code.co_filename.startswith(_SKIP)
+        if code.co_name == "run_model" and code.co_filename == _HERE:
+            return ""  # the model's own code ends here: nn.Sequential has no line of its own
         if not _foreign[code]:
             return f"{code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back

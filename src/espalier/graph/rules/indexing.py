@@ -22,6 +22,8 @@ def index_select(call: Call) -> list[Dims]:
     x = call.dims("self")
     d = call.dim()
     call.freeze(x[d], "it is indexed by a tensor")
+    for dim in call.dims("index"):
+        call.freeze(dim, "it numbers positions")
     x[d] = constant(call.out_shape()[d])
     return [x]
 
@@ -91,6 +93,8 @@ def index_put(call: Call) -> list[Dims]:
 def index_add(call: Call) -> list[Dims]:
     """x[i] += v along one dimension."""
     x, source = call.dims("self"), call.dims("source")
+    for dim in call.dims("index"):
+        call.freeze(dim, "it numbers positions")
     d = call.dim()
     for i, (own, new) in enumerate(zip(x, source, strict=True)):
         if i == d:

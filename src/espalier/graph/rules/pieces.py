@@ -136,10 +136,20 @@ def roll(call: Call) -> list[Dims]:
     for shift, d in zip(call["shifts"], call["dims"], strict=True):
         dim = x[int(d)]
         if dim.shape[1]:
-            s = int(shift) % len(dim)
-            call.size(shift if isinstance(shift, Size) else Size(s, ("const", s)), dim[len(dim) - s :])
-            x[int(d)] = np.roll(dim, s, axis=0)
+            _state_shift(call, shift, dim)
+            x[int(d)] = np.roll(dim, int(shift), axis=0)
     return [x]
+
+
+def _state_shift(call: Call, shift: int, dim: Dim) -> None:
+    """A positive shift counts the positions that wrap from the end, a negative one those from the start."""
+    n, s = len(dim), int(shift)
+    if abs(s) >= n:
+        call.freeze(dim, "it is rolled all the way round")
+    elif s < 0:
+        call.size(-shift if isinstance(shift, Size) else Size(-s, ("const", -s)), dim[:-s])
+    elif s > 0:
+        call.size(shift if isinstance(shift, Size) else Size(s, ("const", s)), dim[n - s :])
 
 
 def pad(call: Call) -> list[Dims]:

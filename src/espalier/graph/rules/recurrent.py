@@ -21,6 +21,9 @@ def recurrent(call: Call) -> list[Dims]:
     biases, layers, both = (args[4], args[5], args[8]) if packed else (args[3], args[4], args[7])
     x = call.of(args[0])
     states = [call.of(r) for r in (hidden if isinstance(hidden, list | tuple) else [hidden])]
+    for state in states:
+        for dim in state[:-1]:
+            call.freeze(dim, "it counts layers and sequences")
     directions = 2 if both else 1
     step = len(params) // (int(layers) * directions)
     reads = x[-1]

@@ -150,8 +150,14 @@ def unfold(call: Call) -> list[Dims]:
 
 
 def as_strided(call: Call) -> list[Dims]:
-    """With unchanged sizes a change of memory layout only."""
-    if call.out_shape() != call.shape("self"):
+    """With unchanged sizes and the strides of a contiguous tensor, a change of memory layout only."""
+    shape, stride = call.out_shape(), 1
+    dense = []
+    for n in reversed(shape):
+        dense.insert(0, stride)
+        stride *= n
+    same = all(int(a) == b for a, b, n in zip(call["stride"], dense, shape, strict=True) if n > 1)
+    if shape != call.shape("self") or not same or call["storage_offset"]:
         return call.refuse("memory is reinterpreted")
     return [call.dims("self")]
 
