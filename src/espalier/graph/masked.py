@@ -39,14 +39,24 @@ _REDUCES = set(reductions.RULES)
 class MaskedReplay(Replay):
     """Replays the dense record with masks beside the values (None: everything is kept)."""
 
-    def __init__(self, graph: Graph, plan: Plan, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
-        record = graph.records[0]
+    def __init__(
+        self,
+        graph: Graph,
+        plan: Plan,
+        tensors: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
+        *,
+        training: bool = False,
+    ) -> None:
+        record = graph.records[int(training)]
         super().__init__(record, tensors, inputs)
         self.graph = graph
         self.attributes = graph.attribute_values(plan)
         self.alive = graph.alive(plan)
         self.masks: dict[int, Tensor | None] = dict.fromkeys(self.values)
-        self.steady = {one.step for one in graph.rescaled if one.rows is not None}
+        made_up = [graph.records[0].ops[one.step] for one in graph.rescaled if one.rows is not None]
+        places = {(op.scope, op.source, op.name) for op in made_up}
+        self.steady = {i for i, op in enumerate(record.ops) if (op.scope, op.source, op.name) in places}
         surgery = graph.surgery(plan)
         keep: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
         for (name, d), one in surgery.slices.items():
@@ -104,7 +114,7 @@ class MaskedReplay(Replay):
     def _leaf(self, expr: tuple) -> int:
         if expr[0] == "attr":
             return self.attributes[expr[1], expr[2]]
-        return int(self.graph.kept(self.graph.axes.values[False][expr[1]][expr[2]], self.alive).sum())
+        return int(self.graph.kept(self.graph.axes.values[self.record.training][expr[1]][expr[2]], self.alive).sum())
 
     def _keep(self, op: Op, mask: Any) -> None:
         masks = mask if isinstance(mask, list | tuple) else [mask] * len(op.outs)

@@ -1,7 +1,8 @@
 """Prove: a cut model must compute what the masked original and the replayed record compute.
 
     (1) shapes        (2) cut module = record replayed with the sliced tensors
-    (3) cut module = masked dense record (``masked.py``)        (4) one forward and backward in train mode
+    (3) cut module = masked dense record (``masked.py``)        (4) one forward and backward in train mode,
+    compared with the masked train record where nothing in it is random
 
 In float64 at a relative tolerance of 1e-8; in float32 at 1e-3 where the model cannot run in float64 or its weights
 exceed 2 GB; shapes only on meta. Small, zero and constant tensors are randomised first: zero-initialised heads and tiny
@@ -33,6 +34,7 @@ from .trace import trace
 
 LARGE_BYTES = 2 * 2**30
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
+TRAIN_TOLERANCE = 1e-4  # batch statistics over the few samples of an example are badly conditioned
 ILL_CONDITIONED = 1e-5  # beyond the tolerance, up to here, a gap may be what a rounding of the input alone causes
 Shaken = Callable[[int, Tensor, float], float]  # (output number, output, magnitude) -> relative change
 
@@ -115,7 +117,7 @@ def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> 
             raise ProofError(f"the masked record does not run: {error}") from error
         _same(found, _kept_outputs(graph, plan, expected), dtype, "the masked original", shaken)
         if len(graph.records) > 1:
-            _trains(small, checking_example(graph, dtype), graph)
+            _trains(small, dense, graph, plan, dtype)
 
 
 def _at_checked_values(graph: Graph, plan: Plan, dense: nn.Module, example: Any) -> Graph:
@@ -217,23 +219,35 @@ def _shaken(small: nn.Module, example: Any, graph: Graph) -> Shaken:
     return change
 
 
-def _trains(small: nn.Module, example: Any, graph: Graph) -> None:
+def _trains(small: nn.Module, dense: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> None:
+    """Run forward and backward in train mode; compare with the masked train record where nothing in it is random."""
+    example = checking_example(graph, dtype)
+    inputs = [t.clone() for t in tensors_in(example)]
     small.train()
     try:
-        outputs = [t for t in tensors_in(run_model(small, example, graph.forward_fn)) if t.requires_grad]
-        if outputs:
-            total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs)
+        outputs = list(tensors_in(run_model(small, example, graph.forward_fn)))
+        if any(t.requires_grad for t in outputs):
+            total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs if t.requires_grad)
             total.backward()  # type: ignore[union-attr]
     except Exception as error:
         raise ProofError(f"the cut model does not train: {type(error).__name__}: {error}") from error
+    record = graph.records[1]
+    if dtype != torch.float64 or not record.on_meta or record.is_random():
+        return
+    try:
+        expected = MaskedReplay(graph, plan, named_tensors(dense), inputs, training=True).run()
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+        raise ProofError(f"the masked train record does not run: {error}") from error
+    expected = _kept_outputs(graph, plan, expected, training=True)
+    _same([t.detach() for t in outputs], expected, dtype, "the masked original in train mode", None, TRAIN_TOLERANCE)
 
 
-def _kept_outputs(graph: Graph, plan: Plan, outputs: Sequence[Tensor]) -> list[Tensor]:
+def _kept_outputs(graph: Graph, plan: Plan, outputs: Sequence[Tensor], *, training: bool = False) -> list[Tensor]:
     """Return the kept part of the outputs (all of it unless outputs were freed)."""
     alive = graph.alive(plan)
     result = []
-    for value, tensor in zip(graph.records[0].outputs, outputs, strict=True):
-        for d, dim in enumerate(graph.axes.values[False][value]):
+    for value, tensor in zip(graph.records[int(training)].outputs, outputs, strict=True):
+        for d, dim in enumerate(graph.axes.values[training][value]):
             kept = graph.kept(dim, alive)
             if not kept.all():
                 tensor = tensor.index_select(d, torch.from_numpy(kept.nonzero()[0]).to(tensor.device))
@@ -242,7 +256,12 @@ def _kept_outputs(graph: Graph, plan: Plan, outputs: Sequence[Tensor]) -> list[T
 
 
 def _same(
-    found: Sequence[Tensor], expected: Sequence[Tensor], dtype: torch.dtype, what: str, shaken: Shaken | None = None
+    found: Sequence[Tensor],
+    expected: Sequence[Tensor],
+    dtype: torch.dtype,
+    what: str,
+    shaken: Shaken | None = None,
+    tolerance: float | None = None,
 ) -> None:
     if len(found) != len(expected):
         raise ProofError(f"the cut model returns {len(found)} tensors, {what} {len(expected)}")
@@ -259,7 +278,9 @@ def _same(
         a, b = a.nan_to_num(0, 0, 0), b.nan_to_num(0, 0, 0)
         scale = _magnitude(a, b)
         gap = float((a - b).abs().max()) / scale if scale else 0.0
-        if not gap <= TOLERANCE[dtype] and not (shaken and gap < ILL_CONDITIONED and gap <= 100 * shaken(i, a, scale)):
+        if not gap <= (tolerance or TOLERANCE[dtype]) and not (
+            shaken and gap < ILL_CONDITIONED and gap <= 100 * shaken(i, a, scale)
+        ):
             raise ProofError(f"output {i} differs from {what} by {gap:.1e} of its magnitude ({scale:.1e}, {dtype})")
     if not compared:
         raise ProofError(

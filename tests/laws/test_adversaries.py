@@ -1,0 +1,126 @@
+"""Cuts that are wrong must not pass: each network hides a wrong pairing where a careless proof does not look.
+
+``wrongly`` plants the fault: the rule of ``roll`` is made to forget that a shift counts positions, so that a cut pairs
+channels with other channels' weights. Every network below must then be refused; without the fault it must be proved.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import espalier as es
+from espalier.core import ModelError, ProofError
+from espalier.graph.rules import pieces
+
+
+class Hidden(nn.Module):
+    """Two layers with rolled channels between them, and something after that may hide a wrong result."""
+
+    def __init__(self, after: Callable[[nn.Module, Tensor, Tensor], Any], shift: int = -1) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.after, self.shift = nn.Linear(4, 8), nn.Linear(8, 4), nn.Linear(8, 4), after, shift
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.a(x)
+        return self.after(self, self.b(y.roll(self.shift_of(), -1).relu()), y)
+
+    def shift_of(self) -> int:
+        return {-1: -1, -2: -2, 9: 9, 3: 3}[self.shift]  # a literal, without provenance
+
+
+def masked(_: nn.Module, z: Tensor, __: Tensor) -> Tensor:
+    return z.masked_fill(torch.tensor([True, False, False, False]), -1e9)
+
+
+def faint(net: Any, z: Tensor, y: Tensor) -> Tensor:
+    return net.c(y.relu()) + 2e-4 * z
+
+
+def in_training(net: Any, z: Tensor, y: Tensor) -> Any:
+    return (net.c(y.relu()), z) if net.training else net.c(y.relu())
+
+
+AFTER = {
+    "plain": lambda _, z, __: z,
+    "argmax": lambda _, z, __: z.argmax(-1),
+    "sign": lambda _, z, __: z > 0,
+    "masked": masked,
+    "faint": faint,
+    "in_training": in_training,
+    "deque": lambda _, z, __: deque([z]),
+}
+PLAN = es.Plan({"a.weight:0": (2, 3, 4, 5)})
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_a_wrong_pairing_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_state_shift", lambda *_: None)
+    torch.manual_seed(0)
+    model, example = Hidden(AFTER[name]).eval(), torch.randn(16, 4)
+    graph = es.trace(model, example)
+    assert graph.sizes["a.weight:0"] == 8, "the planted fault frees every unit"
+    with pytest.raises(ProofError):
+        es.cut(model, graph, PLAN)
+
+
+@pytest.mark.parametrize("shift", [-1, -2, 9, 3])
+def test_rolled_channels_are_cut_right(shift: int) -> None:
+    torch.manual_seed(0)
+    model, example = Hidden(AFTER["plain"], shift).eval().double(), torch.randn(16, 4, dtype=torch.float64)
+    graph = es.trace(model, example)
+    plan = es.Plan({name: tuple(range(0, size, 2)) for name, size in graph.sizes.items()})
+    small = es.cut(model, graph, plan, prove=False)
+    removed = [
+        (slot, sorted(set(range(size)) - set(plan.keep[name])))
+        for name, size in graph.sizes.items()
+        for slot in graph.groups[name].slots
+    ]
+    with torch.no_grad():
+        for slot, units in removed:
+            model.get_parameter(slot.tensor).index_fill_(slot.dim, torch.tensor(slot.positions[units].ravel()), 0)
+        torch.testing.assert_close(small(example), model(example), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_example_without_numbers_proves_nothing(value: float) -> None:
+    model, example = Hidden(AFTER["plain"], 3).eval(), torch.full((2, 4), value)
+    graph = es.trace(model, example)
+    name, size = next(iter(graph.sizes.items()))
+    with pytest.raises(ProofError, match="no finite number"):
+        es.cut(model, graph, es.Plan({name: tuple(range(size // 2))}))
+
+
+def test_a_model_without_visible_outputs_is_refused() -> None:
+    with pytest.raises(ModelError, match="no tensor was found"):
+        es.trace(Hidden(lambda *_: None), torch.randn(2, 4))
+
+
+def test_an_unproved_cut_does_not_keep_an_older_proof() -> None:
+    model, example = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)), torch.randn(2, 4)
+    graph = es.trace(model, example)
+    small = es.cut(model, graph, es.Plan({"0.weight:0": tuple(range(6))}))
+    assert small.espalier_proof == "float64"
+    again = es.trace(small, example)
+    smaller = es.cut(small, again, es.Plan({"0.weight:0": (0, 1)}), prove=False)
+    assert not hasattr(smaller, "espalier_proof")
+
+
+def test_train_mode_with_other_sizes_is_another_record() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.h, self.q, self.o = 2, nn.Linear(4, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = 2 if self.training else self.h
+            y = self.q(x).view(x.shape[0], x.shape[1], h, -1)
+            return self.o((y * y.mean(-1, keepdim=True)).flatten(2))
+
+    graph = es.trace(Heads(), torch.randn(2, 3, 4))
+    assert all(group.size != 2 for group in graph.groups.values()), "a literal in train mode keeps the heads"
