@@ -187,12 +187,22 @@ def test_report_is_written_again_from_the_run(tmp_path: Path, capsys: pytest.Cap
     assert (folder / "report.html").read_text() == before
 
 
+def listen() -> None:
+    """A shell's background jobs ignore SIGINT, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_leaves_a_consistent_folder(tmp_path: Path) -> None:
     environment = {**os.environ, "CI": "1"}
     command = [*COMMAND, "demo", "--out", str(tmp_path)]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listen,
     ) as process:
         deadline = time.time() + 120
         while (
