@@ -129,7 +129,7 @@ class FrozenBatchNorm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for name, value in {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}.items():
-            self.register_buffer(name, torch.full((8,), value))
+            self.register_buffer(name, value + torch.linspace(-0.3, 0.4, 8))  # no two alike: one can see which stay
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.weight.reshape(1, -1, 1, 1) * (self.running_var.reshape(1, -1, 1, 1) + 1e-5).rsqrt()
