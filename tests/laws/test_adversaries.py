@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import espalier as es
-from espalier.core import ModelError, ProofError
+from espalier.core import BudgetError, ModelError, ProofError
 from espalier.graph.rules import pieces
 
 
@@ -124,3 +124,16 @@ def test_train_mode_with_other_sizes_is_another_record() -> None:
 
     graph = es.trace(Heads(), torch.randn(2, 3, 4))
     assert all(group.size != 2 for group in graph.groups.values()), "a literal in train mode keeps the heads"
+
+
+@pytest.mark.parametrize("example", ["a picture", None, 3, [1.0, 2.0]])
+def test_an_example_of_the_wrong_kind_is_one_clear_error(example: Any) -> None:
+    with pytest.raises(ModelError, match="holds no tensor"):
+        es.trace(Hidden(AFTER["plain"]), example)
+
+
+def test_a_number_is_not_a_budget() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+    graph = es.trace(model, torch.randn(2, 4))
+    with pytest.raises(BudgetError, match="es.Budget"):
+        es.plan(graph, es.criteria.magnitude(model, graph), 0.5)  # type: ignore[arg-type]

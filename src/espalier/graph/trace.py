@@ -13,7 +13,7 @@ from .capture import Forward, capture
 from .graph import Graph
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
-from .record import Record
+from .record import Record, tensors_in
 from .rescale import Rescaled, find_rescaled
 from .rules import rule_for
 from .sizes import Expr, leaves
@@ -42,6 +42,11 @@ def trace(model: nn.Module, example: Any, forward_fn: Forward | None = None, *, 
         raise ModelError(f"trace takes an nn.Module, not {type(model).__name__}")
     if not any(True for _ in model.parameters()):
         raise ModelError(f"{type(model).__name__} has no parameters: there is nothing to cut")
+    if forward_fn is None and not any(True for _ in tensors_in(example)):
+        raise ModelError(
+            f"the example, of type {type(example).__name__}, holds no tensor: pass a tensor, a tuple of positional "
+            "arguments or a dict of keyword arguments, or give a forward_fn(model, example)"
+        )
     with collection_paused():
         return _trace(model, example, forward_fn, free_outputs)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from ..core import Budget, Cost, Plan, PlanError, UnknownNameError
+from ..core import Budget, BudgetError, Cost, Plan, PlanError, UnknownNameError
 from .bounds import Floor, Wishes, bounds, wishes
 from .lattice import Lattice
 from .refusal import refusal
@@ -70,6 +70,8 @@ def plan(  # noqa: PLR0913 - each is one wish of the user's; an options object w
     wish = wishes(graph, keep, limit, only)
     values = _checked(graph, scores, wish)
     floors = (floor,) if floor is not None else _DEFAULT_FLOORS.get(strategy, _COLLAPSE_FLOORS)
+    if not isinstance(budget, Budget):
+        raise BudgetError(f"the budget is a {type(budget).__name__}: write es.Budget(macs=0.5)")
     limits = Target(dict(budget.limits(graph.cost())))
     if limits.fits(graph.cost()):
         return Plan({}, graph.fingerprint, ("the network is already within the budget: nothing is cut",))
