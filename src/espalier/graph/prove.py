@@ -12,7 +12,7 @@ layer scales would make every comparison pass.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core import EspalierError, ModelError, Plan, ProofError
+from .agreement import TRAIN_TOLERANCE, Shaken, agree
 from .capture import run_model
 from .graph import Graph
 from .layers import whole_surgery
@@ -33,10 +34,6 @@ from .tensors import named_tensors
 from .trace import trace
 
 LARGE_BYTES = 2 * 2**30
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
-TRAIN_TOLERANCE = 1e-4  # batch statistics over the few samples of an example are badly conditioned
-ILL_CONDITIONED = 1e-5  # beyond the tolerance, up to here, a gap may be what a rounding of the input alone causes
-Shaken = Callable[[int, Tensor, float], float]  # (output number, output, magnitude) -> relative change
 
 
 def prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
@@ -109,13 +106,13 @@ def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> 
         found = _run(small, example, graph)
         shaken = _shaken(small, example, graph) if dtype == torch.float64 else None
         replayed = oracle(graph, plan, named_tensors(small), [t.clone() for t in inputs])
-        _same(found, replayed, dtype, "the replayed record", shaken)
+        agree(found, replayed, dtype, "the replayed record", shaken)
         witness = MaskedReplay(graph, plan, named_tensors(dense), inputs)
         try:
             expected = witness.run()
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
             raise ProofError(f"the masked record does not run: {error}") from error
-        _same(found, _kept_outputs(graph, plan, expected), dtype, "the masked original", shaken)
+        agree(found, _kept_outputs(graph, plan, expected), dtype, "the masked original", shaken)
         if len(graph.records) > 1:
             _trains(small, dense, graph, plan, dtype)
 
@@ -239,7 +236,7 @@ def _trains(small: nn.Module, dense: nn.Module, graph: Graph, plan: Plan, dtype:
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
         raise ProofError(f"the masked train record does not run: {error}") from error
     expected = _kept_outputs(graph, plan, expected, training=True)
-    _same([t.detach() for t in outputs], expected, dtype, "the masked original in train mode", None, TRAIN_TOLERANCE)
+    agree([t.detach() for t in outputs], expected, dtype, "the masked original in train mode", None, TRAIN_TOLERANCE)
 
 
 def _kept_outputs(graph: Graph, plan: Plan, outputs: Sequence[Tensor], *, training: bool = False) -> list[Tensor]:
@@ -253,54 +250,6 @@ def _kept_outputs(graph: Graph, plan: Plan, outputs: Sequence[Tensor], *, traini
                 tensor = tensor.index_select(d, torch.from_numpy(kept.nonzero()[0]).to(tensor.device))
         result.append(tensor)
     return result
-
-
-def _same(
-    found: Sequence[Tensor],
-    expected: Sequence[Tensor],
-    dtype: torch.dtype,
-    what: str,
-    shaken: Shaken | None = None,
-    tolerance: float | None = None,
-) -> None:
-    if len(found) != len(expected):
-        raise ProofError(f"the cut model returns {len(found)} tensors, {what} {len(expected)}")
-    compared = 0
-    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
-        if a.shape != b.shape:
-            raise ProofError(f"output {i} has shape {tuple(a.shape)}, that of {what} {tuple(b.shape)}")
-        if not torch.equal(a.isnan(), b.isnan()):
-            raise ProofError(f"output {i} has other NaNs than {what}")
-        compared += int(b.isfinite().sum())
-        if not (a.is_floating_point() or a.is_complex()):
-            _same_numbers(i, a, b, dtype, what)
-            continue
-        a, b = a.nan_to_num(0, 0, 0), b.nan_to_num(0, 0, 0)
-        scale = _magnitude(a, b)
-        gap = float((a - b).abs().max()) / scale if scale else 0.0
-        if not gap <= (tolerance or TOLERANCE[dtype]) and not (
-            shaken and gap < ILL_CONDITIONED and gap <= 100 * shaken(i, a, scale)
-        ):
-            raise ProofError(f"output {i} differs from {what} by {gap:.1e} of its magnitude ({scale:.1e}, {dtype})")
-    if not compared:
-        raise ProofError(
-            "no finite number could be compared: give an example that is not empty and holds no NaN or infinity"
-        )
-
-
-def _same_numbers(i: int, a: Tensor, b: Tensor, dtype: torch.dtype, what: str) -> None:
-    """Compare integers and booleans: equal in float64; in float32 a few may tip over at a near tie."""
-    share = float((a != b).double().mean()) if a.numel() else 0.0
-    if share > (0.0 if dtype == torch.float64 else 0.01):
-        raise ProofError(f"output {i}, of whole numbers, differs from {what} in {share:.1%} of its entries")
-
-
-def _magnitude(a: Tensor, b: Tensor) -> float:
-    """Return the scale of the entries that differ at all: masks of -1e9, equal on both sides, must not hide a gap."""
-    size = b.abs()[a != b]
-    if size.numel() == 0:
-        return 0.0
-    return min(float(size.max()), 1e3 * float(size.median())) + 1e-30
 
 
 def _guilty(model: nn.Module, graph: Graph, plan: Plan) -> list[str]:
