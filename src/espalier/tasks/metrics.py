@@ -1,31 +1,13 @@
 """The loss and the metric of classification, for whatever a network returns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from espalier.core import ModelError
-
-
-def logits(outputs: Any) -> Tensor:
-    """Return the logits among a network's outputs: a tensor, ``outputs.logits``, ``outputs["out"]``, or the first.
-
-    Raises:
-        ModelError: there is no tensor to be found.
-    """
-    if isinstance(outputs, Tensor):
-        return outputs
-    found = getattr(outputs, "logits", None)
-    if found is None and isinstance(outputs, Mapping):
-        found = outputs.get("logits", outputs.get("out"))
-    if found is None and isinstance(outputs, tuple | list) and outputs:
-        found = outputs[0]
-    if not isinstance(found, Tensor):
-        raise ModelError(f"the model returns {type(outputs).__name__}, in which no logits were found")
-    return found
+from espalier.graph.outputs import logits
 
 
 def classification_loss(outputs: Any, targets: Tensor) -> Tensor:

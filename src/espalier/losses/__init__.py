@@ -1,0 +1,1 @@
+"""Losses that a training loop adds to the task's own: distillation from a teacher."""
