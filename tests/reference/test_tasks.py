@@ -44,12 +44,16 @@ def colours(loader: Loader) -> list[int]:
 
 def test_digits() -> None:
     task = es.load_task("digits", batch_size=100)
-    splits = (task.train, task.validation, task.test)
-    assert [len(split.labels) for split in splits] == [1259, 179, 359]
+    plain = Loader(task.train.images, task.train.labels, task.train.normalise)
+    splits = [
+        [(image, label) for x, y in split for image, label in zip(x, y, strict=True)]
+        for split in (plain, task.validation, task.test)
+    ]
+    assert [len(split) for split in splits] == [1259, 179, 359]
     assert (task.classes, task.input_shape, task.example(3).shape) == (10, (1, 8, 8), (3, 1, 8, 8))
-    rows = [tuple(image.flatten().tolist()) for split in splits for image in split.images]
+    rows = [tuple(image.flatten().tolist()) for split in splits for image, _ in split]
     assert len(set(rows)) == 1797  # all there, none twice
-    x = torch.cat([x for x, _ in Loader(task.train.images, task.train.labels, task.train.normalise)])
+    x = torch.cat([x for x, _ in plain])
     assert abs(float(x.mean())) < 0.01 and abs(float(x.std()) - 1) < 0.01
     assert float(task.loss(torch.zeros(4, 10), torch.arange(4))) == pytest.approx(np.log(10))
 
@@ -138,7 +142,7 @@ def test_imagefolder_with_three_splits(tmp_path: Path) -> None:
     task = load_task(f"imagefolder:{tmp_path}", image_size=4)
     assert task.train.labels.tolist() == [0, 0, 1, 1, 1]
     assert task.validation.labels.tolist() == [1]
-    assert task.test.labels.tolist() == [0, 1]
+    assert [y.tolist() for _, y in task.test] == [[0, 1]]
     assert load_task(f"imagefolder:{tmp_path}").input_shape == (3, 224, 224)
 
 

@@ -25,7 +25,7 @@ from ..graph import carry_optimizer, cut, trace
 from ..graph.files import load, save
 from ..measure import Comparison, compare
 from ..selection import plan as choose
-from ..tasks.metrics import accuracy, logits
+from ..tasks.metrics import logits
 from .finetune import finetune, new_optimizer
 from .folder import Journal, environment
 from .progress import bar, each
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..tasks import Task
 
 _LATENCY_MACS = 10**9  # latency is timed on a batch that costs about this much, so that it takes moments everywhere
+_LATENCY_BATCH = 64  # and no larger than this
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def compress(
         Names(names.model or type(model).__name__, names.data),
         None if folder is None else Path(folder).name,
     )
+    task = task.new_run()
     with Journal(run, None if folder is None else Path(folder)) as journal:
         dense, optimizer = _train_dense(model, task, settings, journal)
         small = _shrink(dense, task, settings, limits, optimizer, journal)
@@ -251,14 +253,14 @@ def _save_and_reload(small: nn.Module, original: nn.Module, example: Tensor, jou
 
 def _measure(dense: nn.Module, small: nn.Module, task: Task, costs: tuple[Cost, Cost], journal: Journal) -> Comparison:
     """Compare both networks, with the test split's accuracy: the only time that split is read."""
-    inputs, _ = next(iter(task.test))
-    batch = inputs[: max(1, min(len(inputs), _LATENCY_MACS // max(costs[0].macs, 1)))]
+    batch = task.example(max(1, min(_LATENCY_BATCH, _LATENCY_MACS // max(costs[0].macs, 1))))
     with bar("timing"):
         comparison = compare(dense, small, batch, costs=costs)
+    found = task.test_once({"dense": dense, "small": small}, watched=lambda test: each(test, "testing", len(test)))
     comparison = dataclasses.replace(
         comparison,
-        before=dataclasses.replace(comparison.before, accuracy=_test(dense, task, "testing the dense network")),
-        after=dataclasses.replace(comparison.after, accuracy=_test(small, task, "testing the result")),
+        before=dataclasses.replace(comparison.before, accuracy=found["dense"]),
+        after=dataclasses.replace(comparison.after, accuracy=found["small"]),
         conditions=f"{comparison.conditions}, batch {len(batch)}",
     )
     journal.update(
@@ -268,7 +270,3 @@ def _measure(dense: nn.Module, small: nn.Module, task: Task, costs: tuple[Cost, 
         environment={**journal.run.environment, "latency": comparison.conditions.removeprefix("latency: ")},
     )
     return comparison
-
-
-def _test(model: nn.Module, task: Task, title: str) -> float:
-    return accuracy(model, each(task.test, title, len(task.test)))

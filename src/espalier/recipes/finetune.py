@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..core import EspalierError
 from ..core.run import Epoch
-from ..tasks.metrics import accuracy, logits
+from ..tasks.metrics import logits
 from .progress import bar
 from .settings import Training
 
@@ -66,7 +66,7 @@ def finetune(
                 lr = schedule((epoch * steps + step + 1) / (settings.epochs * steps)) * settings.lr
                 total += _step(model, inputs, targets, loss_of, optimizer, lr)
                 advance(f"epoch {epoch + 1}/{settings.epochs}  loss {total / (step + 1):.4f}")
-            score = accuracy(model, task.validation)
+            score = task.evaluate(model, task.validation)
             seconds = time.perf_counter() - start
             on_epoch(Epoch(stage=stage, epoch=epoch + 1, loss=total / steps, accuracy=score, lr=lr, seconds=seconds))
     model.eval()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,13 +70,30 @@ class Loader:
         return full + (rest > (1 if self.shuffle else 0))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Start the next epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        self.epoch += 1
+        """Go through one epoch, in the order of ``epoch`` as it is now; its end adds one to ``epoch``."""
+        epoch = self.epoch
+        for number, indices in enumerate(self.order(epoch)):
+            yield self._batch(indices, seeded(self.seed, epoch, number))
+        self.epoch = epoch + 1
+
+    def order(self, epoch: int) -> list[Tensor]:
+        """Return the indices of every batch of an epoch."""
         count = len(self.labels)
-        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
-        for indices in order.split(self.batch_size)[: len(self)]:
-            images = self.images[indices]
-            if self.augment is not None:
-                images = self.augment(images, generator)
-            yield self.normalise(images), self.labels[indices]
+        order = torch.randperm(count, generator=seeded(self.seed, epoch)) if self.shuffle else torch.arange(count)
+        return list(order.split(self.batch_size))[: len(self)]
+
+    def first(self, count: int) -> Tensor:
+        """Return the first ``count`` inputs, neither shuffled nor augmented."""
+        return self.normalise(self.images[torch.arange(min(count, len(self.labels)))])
+
+    def _batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = self.images[indices]
+        if self.augment is not None:
+            images = self.augment(images, generator)
+        return self.normalise(images), self.labels[indices]
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """Return random numbers that depend on all of ``numbers`` (none negative) and on nothing else."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))

@@ -1,7 +1,14 @@
-"""The loss and the metric of classification, for whatever a network returns."""
+"""Losses and metrics, for whatever a network returns.
+
+A metric is a sum over examples and what that sum comes to, so that batches of any size, and the shards of several
+processes, add up to the same value.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,25 +17,113 @@ from torch.nn import functional
 from espalier.graph.outputs import logits
 
 
+class Metrics(Protocol):
+    """What is counted over a split.
+
+    Attributes:
+        names: of the values, the one that decides first; all are in [0, 1] and higher is better.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def count(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return integers that add up over batches."""
+        ...
+
+    def values(self, counts: Tensor) -> dict[str, float]:
+        """Return each name's value from the sum of all counts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of examples whose class is right.
+
+    Targets are classes (batch,), or the shares of several (batch, classes), of which the largest counts.
+    """
+
+    names: tuple[str, ...] = ("accuracy",)
+
+    def count(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return how many are right, and how many there are."""
+        classes = targets.argmax(1) if targets.dim() > 1 else targets
+        right = (logits(outputs).argmax(1) == classes).sum()
+        return torch.stack([right, torch.full_like(right, len(targets))])
+
+    def values(self, counts: Tensor) -> dict[str, float]:
+        """Return the share; 0 of nothing."""
+        right, all_ = counts.tolist()
+        return {"accuracy": right / all_ if all_ else 0.0}
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Segmentation: how far predicted and true regions overlap, and the share of pixels that are right.
+
+        IoU_c = true positives / (true positives + false positives + false negatives),   averaged over c that occur
+
+    Source: Everingham et al., "The PASCAL visual object classes challenge", IJCV 2015, section 4.2.2.
+
+    Attributes:
+        classes: of the network's output (batch, classes, height, width).
+        void: a label of pixels that count neither way; None when every pixel counts.
+    """
+
+    classes: int
+    void: int | None = None
+    names: tuple[str, ...] = ("mean_iou", "pixel_accuracy")
+
+    def count(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return the confusion matrix (classes, classes): rows are true, columns predicted."""
+        predicted = logits(outputs)
+        if predicted.shape[-2:] != targets.shape[-2:]:
+            predicted = resized(predicted, targets)
+        counted = torch.ones_like(targets, dtype=torch.bool) if self.void is None else targets != self.void
+        pairs = targets[counted] * self.classes + predicted[:, : self.classes].argmax(1)[counted]
+        return torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
+
+    def values(self, counts: Tensor) -> dict[str, float]:
+        """Return both shares; 0 of nothing."""
+        right = counts.diagonal()
+        union = counts.sum(0) + counts.sum(1) - right
+        occurs = union > 0
+        iou = (right[occurs].double() / union[occurs]).mean() if occurs.any() else torch.zeros(())
+        pixels = int(counts.sum())
+        return {"mean_iou": float(iou), "pixel_accuracy": int(right.sum()) / pixels if pixels else 0.0}
+
+
+@dataclass(frozen=True)
+class SegmentationLoss:
+    """Mean cross-entropy over the pixels that are not void."""
+
+    void: int | None = None
+
+    def __call__(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return the loss of outputs (batch, classes, height, width) for targets (batch, height, width)."""
+        predicted = logits(outputs)
+        if predicted.shape[-2:] != targets.shape[-2:]:
+            predicted = resized(predicted, targets)
+        ignored = -100 if self.void is None else self.void  # PyTorch's own number that no label has
+        return functional.cross_entropy(predicted, targets, ignore_index=ignored)
+
+
 def classification_loss(outputs: Any, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy of ``targets`` (batch,) under the outputs' logits (batch, classes)."""
+    """Return the mean cross-entropy of ``targets``, classes (batch,) or shares of classes (batch, classes)."""
     return functional.cross_entropy(logits(outputs), targets)
 
 
-@torch.no_grad()
+def resized(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Return a coarse network's scores at the size of the targets."""
+    return functional.interpolate(predicted, size=targets.shape[-2:], mode="bilinear", align_corners=False)
+
+
 def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the share of examples in [0, 1] whose class the model gets right, in eval mode.
 
     The model's training mode is what it was before.
     """
-    training = model.training
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    correct, count = 0, 0
-    model.eval()
-    try:
-        for x, y in batches:
-            correct += int((logits(model(x.to(device))).argmax(1) == y.to(device)).sum())
-            count += len(y)
-    finally:
-        model.train(training)
-    return correct / count if count else 0.0
+    from .evaluation import count
+
+    counts = count({"model": model}, batches, Accuracy())
+    return Accuracy().values(counts["model"])["accuracy"] if counts else 0.0
