@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from espalier.recipes import compress as recipe
 from espalier.recipes.finetune import TrainingError, finetune, new_optimizer, schedule
 from espalier.recipes.folder import Journal, new_folder, read_run
 from espalier.recipes.settings import Settings, SettingsError, Training
+from espalier.recipes.untrained import untrained_note
 from espalier.tasks import Task, load_task
 
 ONE = Training(epochs=1, lr=0.05)
@@ -136,9 +138,38 @@ def test_a_model_with_too_few_outputs_is_refused_before_any_work(digits: Task, t
 
 def test_a_run_never_writes_over_another(digits: Task, tmp_path) -> None:
     (tmp_path / "run").mkdir()
-    with pytest.raises(FileError, match="exists"):
+    with pytest.raises(FileError, match=r"run exists already, .* give a new name"):
         recipe.compress(network(), digits, Settings(macs=0.5), folder=tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_an_untrained_network_is_noted_and_logged_and_a_trained_one_is_not(digits: Task, caplog) -> None:
+    note = untrained_note(network(), digits)
+    assert all(word in note for word in ("untrained", "--weights", "--pretrained", "--train-epochs"))
+    assert caplog.messages == [f"warning: {note}"]
+    model = network()
+    finetune(model, digits, dataclasses.replace(ONE, epochs=6))
+    assert untrained_note(model, digits) == "" and len(caplog.messages) == 1
+    result = recipe.compress(network(), digits, Settings(macs=0.5, epochs=0))
+    assert "untrained" in result.run.notes[0] and len(caplog.messages) == 2
+    result = recipe.compress(network(), digits, Settings(macs=0.5, epochs=0, train_epochs=6, batch_size=128))
+    assert not result.run.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not whole JSON"),
+        ("[]", "no JSON object"),
+        ('{"espalier_run": 9}', "version 9"),
+        ('{"espalier_run": 1}', "the field 'data' of Run is missing"),
+        ('{"espalier_run": 1, "name": 3, "model": "", "data": ""}', "3 is not"),
+    ],
+)
+def test_a_damaged_run_is_named_by_its_file(tmp_path, text: str, message: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(FileError, match=f"^{re.escape(str(tmp_path / 'run.json'))}: .*{message}"):
+        read_run(tmp_path)
 
 
 def test_folder_names_are_safe_and_new(tmp_path) -> None:

@@ -23,6 +23,24 @@ def test_a_refusal_names_what_is_frozen_and_the_smallest_reachable():
     assert graph.plan_cost(reachable).macs == 1004
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"keep": ["l0"]}, "Without your keep the smallest"),
+        ({"keep": ["l0"], "round_to": 2}, "Without your keep and round_to the smallest"),
+        ({"only": ["l0"]}, "Without your only the smallest"),
+        ({"limit": {"l0": 0.1}, "floor": 3}, "Without your limit and floor the smallest"),
+    ],
+)
+def test_a_refusal_names_only_the_options_that_were_given(options, words):
+    graph = Chain([50, 50], [1, 1])
+    with pytest.raises(BudgetError, match=words):
+        plan(graph, scores_of(graph, 0), Budget(macs=0.02), **options)
+    with pytest.raises(BudgetError) as refused:
+        plan(graph, scores_of(graph, 0), Budget(macs=1))
+    assert "Without" not in str(refused.value)
+
+
 def test_scores_of_held_groups_may_be_missing():
     graph = Chain([50, 50], [1, 1])
     scores = scores_of(graph, 0)

@@ -6,7 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from .errors import FileError
@@ -123,12 +123,17 @@ class Run:
         """
         try:
             data = json.loads(text)
-            version = data.pop("espalier_run")
-            if version != VERSION:
-                raise FileError(f"this run has version {version!r}; this Espalier reads version {VERSION}")
+        except (ValueError, RecursionError) as error:
+            raise FileError(f"this text is not a run: it is not whole JSON ({error!s:.200})") from error
+        if not isinstance(data, dict) or "espalier_run" not in data:
+            raise FileError("this text is not a run: it is no JSON object with the entry 'espalier_run'")
+        version = data.pop("espalier_run")
+        if version != VERSION:
+            raise FileError(f"this run has version {version!r:.20}; this Espalier reads version {VERSION}")
+        try:
             return _read(cls, data)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise FileError(f"this text is not a run: {error!r:.200}") from error
+            raise FileError(f"this run is damaged: {error!s:.200}") from error
 
 
 def _read(kind: Any, data: Any) -> Any:
@@ -141,6 +146,9 @@ def _read(kind: Any, data: Any) -> Any:
         unknown = set(data) - {f.name for f in fields(kind)}
         if unknown:
             raise ValueError(f"{min(unknown)!r} is no field of {kind.__name__}")  # type: ignore[union-attr]
+        needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+        if needed - set(data):
+            raise ValueError(f"the field {min(needed - set(data))!r} of {kind.__name__} is missing")  # type: ignore[union-attr]
         return kind(**{name: _read(hints[name], value) for name, value in data.items()})  # type: ignore[operator]
     if origin is tuple:
         items = arguments[:1] * len(data) if arguments[-1] is Ellipsis else arguments

@@ -30,6 +30,7 @@ from .finetune import finetune, new_optimizer
 from .folder import Journal, environment
 from .progress import bar, each
 from .settings import Settings, Training
+from .untrained import untrained_note
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -101,6 +102,7 @@ def compress(
     task = task.new_run()
     with Journal(run, None if folder is None else Path(folder)) as journal:
         dense, optimizer = _train_dense(model, task, settings, journal)
+        journal.update(notes=tuple(filter(None, (*journal.run.notes, untrained_note(dense, task)))))
         small = _shrink(dense, task, settings, limits, optimizer, journal)
         small = _save_and_reload(small, model, example, journal)
         comparison = _measure(dense, small, task, (graph.cost(), trace(small, example).cost()), journal)

@@ -42,6 +42,11 @@ class Journal:
         if self.folder is not None:
             try:
                 self.folder.mkdir(parents=True, exist_ok=False)
+            except FileExistsError as error:
+                raise FileError(
+                    f"the run folder {self.folder} exists already, and a run never writes over another: "
+                    "give a new name, or remove that folder"
+                ) from error
             except OSError as error:
                 raise FileError(f"cannot create the run folder {self.folder}: {error.strerror}") from error
         self.update()
@@ -93,6 +98,8 @@ def read_run(folder: str | Path) -> Run:
     path = path if path.name == "run.json" else path / "run.json"
     try:
         return Run.from_json(path.read_text(encoding="utf-8"))
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 

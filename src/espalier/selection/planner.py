@@ -75,7 +75,14 @@ def plan(  # noqa: PLR0913 - each is one wish of the user's; an options object w
     limits = Target(dict(budget.limits(graph.cost())))
     if limits.fits(graph.cost()):
         return Plan({}, graph.fingerprint, ("the network is already within the budget: nothing is cut",))
-    lattice, notes = _reachable(graph, wish, floors, round_to, limits)
+    asked = {
+        "keep": keep,
+        "limit": limit,
+        "only": only is not None,
+        "floor": floor is not None,
+        "round_to": round_to > 1,
+    }
+    lattice, notes = _reachable(graph, wish, floors, round_to, limits, [name for name, given in asked.items() if given])
     movers = {name: values[name] for name, moves in zip(lattice.names, lattice.moving, strict=True) if moves}
     levels = STRATEGIES[strategy](graph, movers)
     found, cost = _fitted(lattice, levels, values, limits)
@@ -112,9 +119,12 @@ def _numbers(name: str, size: int, given: Any) -> np.ndarray:
 
 
 def _reachable(
-    graph: Graph, wish: Wishes, floors: tuple[Floor, ...], round_to: int, limits: Target
+    graph: Graph, wish: Wishes, floors: tuple[Floor, ...], round_to: int, limits: Target, asked: list[str]
 ) -> tuple[Lattice, list[str]]:
-    """Return the lattice of the first floor under which the budget can be reached, and what to tell the user."""
+    """Return the lattice of the first floor under which the budget can be reached, and what to tell the user.
+
+    ``asked`` names the options that the user gave, for the refusal.
+    """
     cost = graph.cost()
     for floor in floors:
         lattice = Lattice(graph, bounds(graph, wish, floor), round_to)
@@ -123,7 +133,7 @@ def _reachable(
             lowered = f"the default floor of {floors[0]} of a group was lowered to {floor} to reach the budget"
             return lattice, [lowered] if floor != floors[0] else []
     free = Lattice(graph, bounds(graph, Wishes(frozenset(), {}), 1))
-    raise refusal(graph, limits.limits, cost, free.cost(free.smallest()))
+    raise refusal(graph, limits.limits, cost, free.cost(free.smallest()), asked)
 
 
 def _fitted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..core import BudgetError, Cost
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 _SHOWN = 5  # frozen tensors named in the message
 
 
-def refusal(graph: Graph, limits: Mapping[str, int], smallest: Cost, freest: Cost) -> BudgetError:
+def refusal(
+    graph: Graph, limits: Mapping[str, int], smallest: Cost, freest: Cost, given: Sequence[str] = ()
+) -> BudgetError:
     """Return the error for a budget below the smallest plan.
 
     Args:
@@ -22,6 +24,7 @@ def refusal(graph: Graph, limits: Mapping[str, int], smallest: Cost, freest: Cos
         limits: the absolute limits.
         smallest: the cost of the smallest plan under the user's patterns, floors and multiples.
         freest: the cost of the smallest plan without them.
+        given: the names of the options that make the difference; only those that the user gave.
     """
     dense = graph.cost()
     lines = []
@@ -35,8 +38,7 @@ def refusal(graph: Graph, limits: Mapping[str, int], smallest: Cost, freest: Cos
             if free < least:
                 reach = "would reach it" if free <= limit else "would still be above it"
                 lines.append(
-                    f"Without your keep, limit, only, floor and round_to the smallest is {free:,} "
-                    f"({_up(free / whole)}), which {reach}."
+                    f"Without your {listed(given)} the smallest is {free:,} ({_up(free / whole)}), which {reach}."
                 )
     frozen = frozen_tensors(graph)
     if frozen:
@@ -58,6 +60,15 @@ def frozen_tensors(graph: Graph) -> list[tuple[int, str, str]]:
             row = size, frozen.tensor, f"dim {frozen.dim}: {frozen.reason}{where}"
             largest[frozen.tensor] = max(row, largest.get(frozen.tensor, row))
     return sorted(largest.values(), key=lambda row: (-row[0], row[1]))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as people write them.
+
+    >>> listed(["keep", "floor", "round_to"])
+    'keep, floor and round_to'
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _up(ratio: float) -> str:

@@ -1,0 +1,48 @@
+"""Whether a network is trained at all: to compress one that only guesses is nearly always a mistake."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..tasks.metrics import accuracy
+from .progress import each
+
+if TYPE_CHECKING:
+    from ..tasks import Task
+
+_DEVIATIONS = 2  # of the accuracy of guesses, above its mean
+
+
+def untrained_note(model: nn.Module, task: Task) -> str:
+    """Return a warning if the network does no better on the validation split than guesses do, else "".
+
+        accuracy <= p + 2 * sqrt(p * (1 - p) / n),   p: share of the commonest class among the n labels
+
+    The warning is logged too, so that it is seen before the work begins.
+    """
+    labels: list[Tensor] = []
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, targets in each(task.validation, "validating the dense network", len(task.validation)):
+            labels.append(targets)
+            yield inputs, targets
+
+    score = accuracy(model, batches())
+    counts = torch.bincount(torch.cat(labels)) if labels else torch.zeros(1)
+    total = int(counts.sum())
+    share = int(counts.max()) / max(total, 1)
+    if score > share + _DEVIATIONS * math.sqrt(share * (1 - share) / max(total, 1)):
+        return ""
+    note = (
+        f"the network looks untrained: its validation accuracy is {100 * score:.1f} %, and always answering the "
+        f"commonest class gives {100 * share:.1f} %. Give it trained weights (--weights FILE, or --pretrained), or "
+        "train it first (--train-epochs N, train_epochs in Settings)"
+    )
+    logging.getLogger("espalier").warning("warning: %s", note)
+    return note
