@@ -83,6 +83,23 @@ def explosive():
     return Explosive()
 """
 
+OWN_FILE = """
+import torch
+from torch import nn
+
+def net(classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, 32), nn.ReLU(), nn.Linear(32, classes))
+
+class Leaves(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+    def forward(self, x):
+        raise SystemExit(0)
+
+def example():
+    return torch.zeros(2, 3, 16, 16)
+"""
+
 REFUSED = [
     ("compres", "Did you mean 'compress'?"),
     ("compress espalier:digits_cnn --data digits", "empty budget"),
@@ -103,6 +120,14 @@ REFUSED = [
     ("compress user.py:broken --data digits --macs 0.5", "channels"),
     ("compress user.py:frozen --data digits --macs 0.5", "output of the model"),
     ("compress user.py:narrow --data digits --macs 0.5", "10 classes"),
+    ("compress own.py:net --data digits --macs 0.5", "made for (3, 16, 16). The cause: RuntimeError: mat1"),
+    ("compress espalier:cifar_resnet20 --data digits --macs 0.5", "made for (3, 32, 32). The cause"),
+    ("compress exits.py:net --data digits --macs 0.5", "exits.py asks Python to exit"),
+    ("compress own.py:Leaves --data digits --macs 0.5", "asked Python to exit (SystemExit: 0) during compress"),
+    ("compress own.py --data digits --macs 0.5", "It has own.py:net, own.py:Leaves"),
+    ("trace own.py", "It has own.py:net, own.py:Leaves"),
+    ("trace own.py:net", "own.py:net needs arguments"),
+    ("trace own.py:Leaves", "asked Python to exit (SystemExit: 0) during trace"),
     ("trace espalier:digits_cn", "digits_cnn"),
     ("report nowhere", "nowhere"),
 ]
@@ -114,11 +139,32 @@ def test_a_mistake_gets_one_clear_message(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("user.py").write_text(USER_FILE)
+    Path("own.py").write_text(OWN_FILE)
+    Path("exits.py").write_text("raise SystemExit(0)\n")
     assert run(*line.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("espalier: ") and message in error
     assert "Traceback" not in error and error.count("espalier: ") == 1
-    assert {path.name for path in tmp_path.iterdir()} <= {"user.py", "__pycache__"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"user.py", "own.py", "exits.py", "__pycache__"}
+
+
+def test_image_folders_are_read_as_the_users_example_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN_FILE)
+    for i in range(40):
+        folder = Path("images", "ab"[i % 2])
+        folder.mkdir(parents=True, exist_ok=True)
+        image.new("RGB", (20, 24), (6 * i, 255 - 6 * i, 0)).save(folder / f"{i}.png")
+    line = ["compress", "own.py:net", "--data", "imagefolder:images", "--macs", "0.5", "--criterion", "magnitude"]
+    assert run(*line, "--epochs", "0") == 0
+    (folder,) = Path("runs").iterdir()
+    macs = 768 * 32 + 32 * 2
+    assert read_run(folder).before.macs == macs
+    assert run(*line, "--epochs", "0", "--image-size", "24") == 2
+    assert "Try --image-size 16. The cause" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_its_record(

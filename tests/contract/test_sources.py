@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import espalier as es
+from espalier import zoo
 from espalier.core import ModelError, UnknownNameError
 from espalier.zoo import NETWORKS
 from espalier.zoo.sources import extra, torchvision_operators
@@ -164,6 +165,22 @@ def number():
 def broken():
     raise RuntimeError("no such luck")
 
+def needy(width, classes=3):
+    return nn.Linear(width, classes)
+
+def forgetful():
+    nn.Linear(2, 2)
+
+def leaving():
+    raise SystemExit(0)
+
+class Whole(nn.Linear):
+    def __init__(self, classes=3):
+        super().__init__(3, classes)
+
+def _private():
+    return nn.Linear(2, 2)
+
 def example():
     return torch.ones(5, 3)
 """
@@ -198,7 +215,13 @@ def test_user_file_is_read_afresh(user_file: Path) -> None:
         ("nett", {}, UnknownNameError, "Did you mean 'net'"),
         ("fixed", {"classes": 3}, ModelError, "no argument named classes"),
         ("number", {}, ModelError, "returned int"),
-        ("broken", {}, ModelError, "RuntimeError: no such luck"),
+        ("broken", {}, ModelError, "RuntimeError: no such luck at line 16"),
+        ("needy", {}, ModelError, "needs arguments .*'width'.*: give them defaults"),
+        ("needy", {"classes": 3}, ModelError, "needs arguments .*'width'"),
+        ("forgetful", {}, ModelError, "returned nothing"),
+        ("leaving", {}, ModelError, r"asks Python to exit \(SystemExit: 0 at line 25\)"),
+        ("", {}, ModelError, "does not say which function"),
+        ("two words", {}, ModelError, "does not say which function"),
         ("net", {"pretrained": True}, ModelError, "own affair"),
     ],
 )
@@ -212,9 +235,48 @@ def test_user_file_errors(
 def test_user_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         es.model(f"{tmp_path}/none.py:net")
+    with pytest.raises(ModelError, match="no such file"):
+        es.model(f"{tmp_path}/none.py")
     (tmp_path / "wrong.py").write_text("def net(:\n")
+    with pytest.raises(ModelError, match="cannot be read as Python: SyntaxError"):
+        es.model(f"{tmp_path}/wrong.py")
+    (tmp_path / "exit.py").write_text("import sys\nsys.exit()\n")
+    with pytest.raises(ModelError, match=r"exit.py asks Python to exit \(SystemExit: None at line 2\)"):
+        es.model(f"{tmp_path}/exit.py:net")
+    with pytest.raises(ModelError, match="exit.py defines no function"):
+        es.model(f"{tmp_path}/exit.py")
+    (tmp_path / "shy.py").write_text("def example():\n    return 1 / 0\n")
+    with pytest.raises(ModelError, match="shy.py:example failed: ZeroDivisionError: .* at line 2"):
+        es.default_example(nn.Identity(), f"{tmp_path}/shy.py:net")
     with pytest.raises(ModelError, match="does not import: SyntaxError"):
         es.model(f"{tmp_path}/wrong.py:net")
     (tmp_path / "plain.py").write_text("from torch import nn\nnet = nn.Identity\n")
     with pytest.raises(ModelError, match=r"write a function example\(\)"):
         es.default_example(nn.Identity(), f"{tmp_path}/plain.py:net")
+
+
+def test_a_forgotten_function_gets_those_of_the_file_without_running_it(user_file: Path) -> None:
+    user_file.write_text(user_file.read_text() + "\nraise SystemExit(0)\n")
+    for forgotten in (str(user_file), f"{user_file}:"):
+        with pytest.raises(ModelError) as refused:
+            es.model(forgotten)
+        assert f"It has {user_file}:net, {user_file}:fixed, " in str(refused.value)
+        assert f"{user_file}:Whole" in str(refused.value)
+        assert "_private" not in str(refused.value) and ":example" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "takes"),
+    [
+        ("espalier:cifar_resnet20", (3, 32, 32), True),
+        ("timm:resnet10t", (3, 176, 176), True),
+        ("torchvision:inception_v3", (3, 299, 299), True),
+        ("transformers:tiny-vit", None, True),
+        ("FILE:net", (3,), True),
+        ("FILE:Whole", (3,), True),
+        ("FILE:fixed", (3,), False),
+    ],
+)
+def test_what_a_name_tells(user_file: Path, name: str, shape: tuple[int, ...] | None, takes: bool) -> None:
+    full = name.replace("FILE", str(user_file))
+    assert zoo.input_shape(full) == shape and zoo.takes_classes(full) == takes

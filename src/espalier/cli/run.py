@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from ..core import EspalierError, UnknownNameError
+from ..core import EspalierError, ModelError, UnknownNameError
 from . import COMMANDS, options
 
 
@@ -18,7 +18,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         if name not in COMMANDS:
             raise UnknownNameError("command", name, COMMANDS, "espalier --help lists them all.")
         chosen = tyro.cli(_OPTIONS[name], prog=f"espalier {name}", args=list(arguments))
-        _verb(name)(chosen)
+        _obey(name, chosen)
     except EspalierError as error:
         print(f"espalier: {error}", file=sys.stderr)
         return 2
@@ -29,6 +29,16 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         sys.stderr.close()
         return 0
     return 0
+
+
+def _obey(name: str, chosen: Any) -> None:
+    """Do what was chosen; a model's own code that exits has not done it."""
+    try:
+        _verb(name)(chosen)
+    except SystemExit as stop:
+        raise ModelError(
+            f"the model's own code asked Python to exit (SystemExit: {stop.code}) during {name}: remove that"
+        ) from stop
 
 
 _OPTIONS: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Models by name: ``timm:``, ``torchvision:``, ``transformers:``, ``espalier:``, or ``path/to/file.py:function``.
 
-One source a file, each with ``names() -> full names``, ``build(name, pretrained, classes) -> Module`` and
-``example(model, name) -> example``.
+One source a file, each with ``names() -> full names``, ``build(name, pretrained, classes) -> Module``,
+``example(model, name) -> example`` and ``input_shape(name) -> shape or None``.
 Adding a source costs a file, a line in ``SOURCES`` and a test.
 """
 
@@ -13,6 +13,9 @@ from torch import nn
 from espalier.core import EspalierError, ModelError, UnknownNameError
 
 from . import house, timm_models, torchvision_models, transformers_models, user_file
+from .user_file import is_user_file
+
+__all__ = ["SOURCES", "build", "default_example", "input_shape", "is_user_file", "takes_classes"]
 
 SOURCES = {
     "espalier": house,
@@ -66,6 +69,25 @@ def default_example(model: nn.Module, name: str) -> Any:
     """
     source, rest = _split(name)
     return source.example(model, rest)
+
+
+def input_shape(name: str) -> tuple[int, ...] | None:
+    """Return the shape of one input, without the batch, that a model was made for; None where its name does not tell.
+
+    Nothing is built. A file of the user's own tells by its function ``example()``.
+
+    Raises:
+        UnknownNameError: no such source, or no such model in it.
+        ModelError: the user's file cannot be run.
+    """
+    source, rest = _split(name)
+    return source.input_shape(rest)
+
+
+def takes_classes(name: str) -> bool:
+    """Say whether a model's number of outputs can be asked for; a function of the user's own must have ``classes``."""
+    source, rest = _split(name)
+    return source is not user_file or user_file.takes_classes(rest)
 
 
 def _split(name: str) -> tuple[Any, str]:

@@ -26,6 +26,11 @@ def example(model: nn.Module, name: str) -> Tensor:
     return torch.randn(2, *_find(name).input_shape, generator=torch.Generator().manual_seed(0))
 
 
+def input_shape(name: str) -> tuple[int, ...]:
+    """Return the shape of one input."""
+    return _find(name).input_shape
+
+
 def _find(name: str) -> Network:
     if name not in NETWORKS:
         raise UnknownNameError("model", f"espalier:{name}", names())

@@ -35,3 +35,10 @@ def example(model: nn.Module, name: str) -> Tensor:
     config = getattr(model, "default_cfg", None) or getattr(model, "pretrained_cfg", None) or {}
     shape = config.get("input_size") or (3, 224, 224)
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def input_shape(name: str) -> tuple[int, ...] | None:
+    """Return the shape of one input, where timm has a configuration for the name."""
+    timm = collection("timm")
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return None if config is None else config.input_size

@@ -58,7 +58,7 @@ def build(name: str, pretrained: bool, classes: int | None) -> nn.Module:
 
 def example(model: nn.Module, name: str) -> Any:
     """Return two random inputs of the model's size: images, clips, image pairs, or a list of images for detectors."""
-    shape = next((shape for start, shape in _INPUTS.items() if name.startswith(start)), (3, 224, 224))
+    shape = input_shape(name)
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(2, *shape, generator=generator)
     if name.startswith("raft"):
@@ -66,3 +66,8 @@ def example(model: nn.Module, name: str) -> Any:
     if ".detection." in type(model).__module__:
         return (list(inputs),)
     return inputs
+
+
+def input_shape(name: str) -> tuple[int, ...]:
+    """Return the shape of one input."""
+    return next((shape for start, shape in _INPUTS.items() if name.startswith(start)), (3, 224, 224))

@@ -73,6 +73,10 @@ def example(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
     return inputs
 
 
+def input_shape(name: str) -> None:
+    """Return nothing: only the configuration of a built model tells what it reads."""
+
+
 def _configuration(transformers: Any, kind: str, *, small: bool, classes: int | None) -> Any:
     """Return the defaults of a kind, with the cache for generation off: it is no part of the network."""
     defaults = transformers.AutoConfig.for_model(kind).to_dict()
