@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import criteria, graph, tasks, zoo
     from .api import compress, default_example, model
-    from .core import Budget, Cost, EspalierError, Plan
-    from .graph import carry_optimizer, cut, cut_, gates, load, prove, save, taps, to_graph_module, trace
+    from .core import Budget, Cost, EspalierError, Plan, ProofError
+    from .graph import carry_optimizer, cut, cut_, freeze, gates, load, prove, save, taps, to_graph_module, trace
     from .measure import compare
     from .recipes.settings import Settings
     from .selection import plan
@@ -24,6 +24,7 @@ _HOMES = {
     "Cost": "core",
     "EspalierError": "core",
     "Plan": "core",
+    "ProofError": "core",
     "Settings": "recipes.settings",
     "Task": "tasks",
     "carry_optimizer": "graph",
@@ -33,6 +34,7 @@ _HOMES = {
     "cut": "graph",
     "cut_": "graph",
     "default_example": "api",
+    "freeze": "graph",
     "gates": "graph",
     "graph": "",
     "load": "graph",
@@ -53,6 +55,7 @@ __all__ = [
     "Cost",
     "EspalierError",
     "Plan",
+    "ProofError",
     "Settings",
     "Task",
     "carry_optimizer",
@@ -62,6 +65,7 @@ __all__ = [
     "cut",
     "cut_",
     "default_example",
+    "freeze",
     "gates",
     "graph",
     "load",

@@ -21,6 +21,7 @@ class Chain:
     pixels: list[int]
     ends: tuple[int, int] = (3, 10)
     ties: tuple[Tie, ...] = ()
+    conditions: tuple = ()
     widths: dict[str, np.ndarray] = field(default_factory=dict)
     fingerprint: str = "chain"
 

@@ -27,7 +27,15 @@ class CutError(EspalierError):
 
 
 class ProofError(CutError):
-    """The surgery was carried out but did not prove itself; nothing is returned."""
+    """The surgery was carried out but did not prove itself; nothing is returned.
+
+    Attributes:
+        groups: which groups fail when they are cut alone; empty where none does.
+    """
+
+    def __init__(self, message: str, groups: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.groups = groups
 
 
 class FileError(EspalierError):

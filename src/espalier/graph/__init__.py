@@ -8,7 +8,7 @@ from .graph_module import to_graph_module
 from .optimizer import carry_optimizer
 from .prove import prove
 from .taps import Tap, taps
-from .trace import trace
+from .trace import freeze, trace
 
 __all__ = [
     "Graph",
@@ -16,6 +16,7 @@ __all__ = [
     "carry_optimizer",
     "cut",
     "cut_",
+    "freeze",
     "gates",
     "load",
     "prove",

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from ..core import ModelError
+from .hearing import hearing
 from .record import Record, tensors_in
 from .recorder import Calls, Recorder
-from .sizes import Size, track_math
 from .skeleton import map_tensors, skeleton, tag_sizes
 from .tensors import named_tensors
 
@@ -77,9 +77,8 @@ def _capture(model: nn.Module, example: Any, forward_fn: Forward | None, trainin
         record.names[recorder.see(tensor)] = name
     for tensor in tensors_in(example):
         record.inputs.append(recorder.see(tensor))
-    with _quiet(), _scopes(twin, recorder), torch.no_grad(), recorder, Calls(recorder):
+    with _quiet(), _scopes(twin, recorder), torch.no_grad(), hearing(twin) as record.heard, recorder, Calls(recorder):
         output = run_model(twin, example, forward_fn)
-        record.comparisons = list(dict.fromkeys(Size.comparisons or []))
     record.outputs = [recorder.see(t) for t in tensors_in(output)]
     if not record.outputs:
         raise ModelError("no tensor was found in what the model returns: return tensors, or containers of tensors")
@@ -93,13 +92,11 @@ def _capture(model: nn.Module, example: Any, forward_fn: Forward | None, trainin
 def _quiet() -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    comparisons, Size.comparisons = Size.comparisons, []
     try:
-        with torch.random.fork_rng(devices=[]), track_math():
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        Size.comparisons = comparisons
 
 
 @contextmanager

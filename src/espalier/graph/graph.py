@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from ..core import Cost, Frozen, Group, Plan, PlanError, SetAttribute, Slice, Surgery, Tie, UnknownNameError
 from .capture import Forward
+from .conditions import Condition
 from .cost import CostModel, compile_cost
-from .feasible import feasible
+from .feasible import Limits
 from .groups import Partition
 from .inference import Axes, Dims
 from .record import Record
@@ -23,33 +24,52 @@ from .ties import Solution
 from .units import Dim
 
 
-@dataclass(eq=False, repr=False)
-class Graph:
+@dataclass(eq=False, repr=False, kw_only=True)
+class Traced:
+    """What was recorded of a model.
+
+    Attributes:
+        shapes: ``{tensor name: shape}`` of every parameter, buffer and plain tensor attribute.
+        parameters: the names of those that are parameters.
+        originals: ``{(module, path): value}`` of every public int attribute.
+        records: the eval and the train forward.
+        notes: what the user should know (for instance that the train-mode forward could not be recorded).
+        example, forward_fn, free_outputs: what ``trace`` was given.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    parameters: frozenset[str]
+    originals: dict[tuple, int]
+    records: tuple[Record, ...]
+    notes: tuple[str, ...]
+    example: Any
+    forward_fn: Forward | None
+    free_outputs: bool
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Graph(Traced):
     """What ``trace`` found.
 
     Attributes:
         groups: ``{name: group}`` of everything that can be cut, in the order the network uses it.
         frozen: what must not change, with reasons.
         ties: equations between group sizes.
-        shapes: ``{tensor name: shape}`` of every parameter, buffer and plain tensor attribute.
-        notes: what the user should know (for instance that the train-mode forward could not be recorded).
+        conditions: comparisons of sizes in the model's Python that planning leaves as they came out.
+        losses: sizes that the model's Python made bare numbers; what a cut changes there is for the proof to see.
+        axes, partition, solution, leaves, rescaled: the engine's own.
     """
 
     groups: dict[str, Group]
     frozen: tuple[Frozen, ...]
     ties: tuple[Tie, ...]
-    shapes: dict[str, tuple[int, ...]]
-    parameters: frozenset[str]
-    notes: tuple[str, ...]
-    axes: Axes = field(repr=False)
-    partition: Partition = field(repr=False)
-    solution: Solution = field(repr=False)
-    records: tuple[Record, ...] = field(repr=False)
-    leaves: dict[str, Dims] = field(repr=False)
-    originals: dict[tuple, int] = field(repr=False)
-    rescaled: tuple[Rescaled, ...] = field(repr=False)
-    example: Any = field(repr=False, default=None)
-    forward_fn: Forward | None = field(repr=False, default=None)
+    conditions: tuple[Condition, ...]
+    losses: tuple[Condition, ...]
+    axes: Axes
+    partition: Partition
+    solution: Solution
+    leaves: dict[str, Dims]
+    rescaled: tuple[Rescaled, ...]
 
     def __repr__(self) -> str:
         return (
@@ -77,7 +97,7 @@ class Graph:
     def computed(self) -> frozenset[tuple]:
         """Attributes ``(module, path)`` that the model's Python computes sizes with."""
         expressions = [e.left for e in self.axes.equations if isinstance(e.left, tuple)]
-        expressions += [side for r in self.records for pair in r.comparisons for side in pair]
+        expressions += [side for r in self.records for key in r.heard.compared for side in key[1:3]]
         return frozenset(leaf[1:] for e in expressions for leaf in leaves(e) if leaf[0] == "attr")
 
     # ---- cost -------------------------------------------------------------------------------------------------------
@@ -125,14 +145,14 @@ class Graph:
     def feasible(self, counts: Mapping[str, int], held: Collection[str] = ()) -> dict[str, int]:
         """Return counts near ``counts`` that satisfy every tie: derived groups follow, drivers round down.
 
-        Groups in ``held`` keep their given counts where the ties allow.
+        Where the model's Python compares sizes, groups keep more, until every comparison comes out as it did. Groups in
+        ``held`` keep their given counts where the ties allow.
         """
+        sizes = list(self.sizes.values())
         wanted = [min(max(int(counts.get(n, s)), 1), s) for n, s in self.sizes.items()]
-        for g, multiple in self.multiples.items():
-            whole = list(self.sizes.values())[g]
-            wanted[g] = min(max(wanted[g] // multiple, 1) * multiple, whole)
         fixed = {g for g, name in enumerate(self.order) if name in set(held)} if held else set()
-        result = feasible(wanted, list(self.sizes.values()), self.solution.ties, fixed)
+        limits = Limits(sizes, self.solution.ties, self.multiples, self.conditions)
+        result = limits.feasible(wanted, fixed)
         return dict(zip(self.order, result, strict=True))
 
     def check(self, plan: Plan) -> None:

@@ -47,7 +47,18 @@ def prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
     except ProofError as error:
         guilty = _guilty(model, graph, plan)
         names = ", ".join(guilty) if guilty else "no group alone: " + ", ".join(list(plan.keep)[:4])
-        raise ProofError(f"{error} (groups: {names}). Keep these groups whole, or report the pattern") from error
+        advice = "es.freeze(graph, groups, reason) keeps groups whole"
+        raise ProofError(f"{error} (groups: {names}){_decided(graph, plan)}. {advice}", tuple(guilty)) from error
+
+
+def _decided(graph: Graph, plan: Plan) -> str:
+    """Say which decisions of the model's Python this plan changes: the likely cause."""
+    counts = list(graph.counts(plan).values())
+    turned = [
+        f"Python found {c.text} at {c.source}, which this cut changes" for c in graph.conditions if not c.holds(counts)
+    ]
+    bare = [f"a size becomes a bare number at {c.source}" for c in graph.losses if not c.holds(counts)]
+    return "".join(f"; {text}" for text in dict.fromkeys([*turned, *bare]))
 
 
 def _prove(model: nn.Module, graph: Graph, plan: Plan) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .sizes import Heard
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -65,6 +67,7 @@ class Record:
         inputs: values of the example's tensors, in flattening order.
         constants: ``{value: tensor}`` created outside the trace.
         outputs: values that the model returned.
+        heard: what the model's Python did with sizes.
     """
 
     training: bool
@@ -75,7 +78,7 @@ class Record:
     inputs: list[int] = field(default_factory=list)
     constants: dict[int, torch.Tensor] = field(default_factory=dict)
     outputs: list[int] = field(default_factory=list)
-    comparisons: list[tuple[tuple, tuple]] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
     on_meta: bool = False
 
     def same_operators(self, other: Record) -> bool:

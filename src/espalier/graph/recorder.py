@@ -7,10 +7,8 @@ Recorder  (TorchDispatchMode)  writes every ATen operator down
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .record import Op, Record, Ref, rebuild, walk
-from .sizes import Real, Size
+from .sizes import Real, Size, plain
+from .source_lines import source_line
 
 _COMPOSITE = {
     "lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "rms_norm", "bilinear", "batch_norm",
@@ -37,10 +36,6 @@ _KEEPS_SHAPE = {"batch_norm", "layer_norm", "rms_norm"}
 
 
 _OPENED = {"multi_head_attention_forward", *_COMPOSITE}  # written in Python, with sizes or a composite inside
-
-
-_SKIP = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
-_HERE = str(Path(__file__).parent / "capture.py")
 
 
 class Recorder(TorchDispatchMode):
@@ -108,7 +103,7 @@ class Recorder(TorchDispatchMode):
             self._new(item) if isinstance(item, torch.Tensor) else None
             for item in (walk(result) if many else (result,))
         )
-        self.record.ops.append(Op(func, args, kwargs, outs, self.scopes[-1], _source(), *self._call(many)))
+        self.record.ops.append(Op(func, args, kwargs, outs, self.scopes[-1], source_line(), *self._call(many)))
 
 
 _SAME_SHAPE = set(
@@ -183,7 +178,7 @@ class Calls(TorchFunctionMode):
                 result = n * result
             return result
         if name == "__len__":
-            return int(shape[0])
+            return plain(shape[0])
         return torch.Size(shape) if dim is None else shape[dim]
 
     def _composite(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
@@ -213,7 +208,7 @@ def _opened(func: Any) -> Callable:
         scope = dict(func.__globals__)
         for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
             scope[name] = lambda *_: False
-        scope["float"] = lambda x: x * 1.0 if isinstance(x, Size) else float(x)  # keeps provenance
+        scope["float"] = lambda x: x * 1.0 if isinstance(x, Size | Real) else float(x)  # keeps provenance
         clone = FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
         clone.__kwdefaults__ = func.__kwdefaults__
         _clones[func] = clone
@@ -236,7 +231,7 @@ def _with_provenance(refs: tuple[tuple, dict], name: str, numbers: list) -> tupl
         if isinstance(item, list | tuple):
             return type(item)(place(v) for v in item)
         if type(item) in (int, float) and tagged and name not in _DERIVES_SIZES:
-            same = (t for t in tagged if isinstance(t, Real) == isinstance(item, float) and type(item)(t) == item)
+            same = (t for t in tagged if isinstance(t, Real) == isinstance(item, float) and plain(t) == item)
             return next(same, item)
         return item
 
@@ -247,33 +242,16 @@ def _align(sizes: list[int], name: str, numbers: list) -> list[int]:
     """Find the operator's sizes among the numbers that Python passed."""
     if name == "unflatten":
         inner = numbers[1:]
-        start = int(numbers[0]) if int(numbers[0]) >= 0 else len(sizes) - len(inner) + 1 + int(numbers[0])
+        first = plain(numbers[0])
+        start = first if first >= 0 else len(sizes) - len(inner) + 1 + first
         return [*sizes[:start], *map(_literal, inner), *sizes[start + len(inner) :]]
     free = (-1,) if name in _INFERS else ()
     for start in range(len(numbers) - len(sizes) + 1):
         window = numbers[start : start + len(sizes)]
-        if all(not isinstance(n, float) and int(n) in (s, *free) for n, s in zip(window, sizes, strict=True)):
+        if all(not isinstance(n, float) and plain(n) in (s, *free) for n, s in zip(window, sizes, strict=True)):
             return [_literal(n) for n in window]
     return sizes
 
 
 def _literal(number: int) -> Size:
     return number if isinstance(number, Size) else Size(number, ("const", number))
-
-
-_foreign: dict[CodeType, bool] = {}
-
-
-def _source() -> str:
-    """Return ``file:line`` of the innermost frame that is the model's own code."""
-    frame: Any = sys._getframe(3)
-    while frame is not None:
-        code = frame.f_code
-        if code not in _foreign:
-            _foreign[code] = code.co_filename.startswith(_SKIP)
-        if code.co_name == "run_model" and code.co_filename == _HERE:
-            return ""  # the model's own code ends here: nn.Sequential has no line of its own
-        if not _foreign[code]:
-            return f"{code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""

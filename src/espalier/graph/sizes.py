@@ -4,7 +4,10 @@ While a model is traced, the ints in its modules' attributes and in tensor shape
 whose arithmetic also builds an expression tree. Every size that the model's Python passes to an operator is then an
 equation between attributes, tensor dimensions and the axes that the operator makes.
 
-    ("const", v)   ("attr", module, path)   ("dim", value, d)   (operator, left, right)
+    ("const", v)   ("attr", module, path)   ("dim", value, d)   (operator, left, right)   (rounding, inner)
+
+What the model's Python decides by a size is heard too (``Heard``): a comparison that a cut turns round, or a size that
+becomes a bare number, is something that a cut may change and that no equation shows.
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
+
+from .source_lines import source_line
 
 Expr = tuple  # see the module's docstring
 
@@ -27,6 +33,37 @@ OPERATORS: dict[str, Callable] = {
     "max": max,
     "min": min,
 }
+ROUNDINGS: dict[str, Callable] = {"ceil": math.ceil, "floor": math.floor, "trunc": math.trunc, "round": round}
+COMPARISONS: dict[str, Callable] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+
+
+@dataclass
+class Heard:
+    """What the model's Python did with sizes, each with ``file:line``.
+
+    Attributes:
+        compared: ``{(symbol, left, right, outcome): source}``.
+        looped: ``{(size, value): source}`` that a ``range`` counted: the record holds every turn of the loop.
+        lost: ``{(size, value): source}`` turned into bare numbers (``float(width)``): what follows is unknown.
+    """
+
+    compared: dict[tuple[str, Expr, Expr, bool], str] = field(default_factory=dict)
+    looped: dict[tuple[Expr, float], str] = field(default_factory=dict)
+    lost: dict[tuple[Expr, float], str] = field(default_factory=dict)
+
+    def comparison(self, symbol: str, left: Any, right: Any, outcome: bool) -> None:
+        """Note a comparison, once."""
+        key = (symbol, expr_of(left), expr_of(right), outcome)
+        if key[1] != key[2] and key not in self.compared:
+            self.compared[key] = source_line()
+
+    def note(self, where: dict[tuple[Expr, float], str], size: Size | Real) -> None:
+        """Note a size among ``looped`` or ``lost``, once."""
+        key = (size.expr, plain(size))
+        if key not in where:
+            where[key] = source_line()
 
 
 def const(value: Any) -> Expr:
@@ -46,19 +83,61 @@ def _tagged(symbol: str, swap: bool = False) -> Callable:
         if not isinstance(other, int | float):
             return NotImplemented
         left, right = (other, self) if swap else (self, other)
-        plain = apply(_plain(left), _plain(right))
+        value = apply(plain(left), plain(right))
         expr = (symbol, expr_of(left), expr_of(right))
-        if isinstance(plain, int) and not isinstance(plain, bool):
-            return Size(plain, expr)
-        return Real(plain, expr) if isinstance(plain, float) else plain
+        if isinstance(value, int) and not isinstance(value, bool):
+            return Size(value, expr)
+        return Real(value, expr) if isinstance(value, float) else value
 
     return method
 
 
-def _plain(value: Any) -> int | float:
+def plain(value: Any) -> Any:
+    """Return a number without its provenance; ``int(size)`` would be heard as the model's own doing."""
     if isinstance(value, Size):
         return int.__int__(value)
     return float.__float__(value) if isinstance(value, Real) else value
+
+
+def _compared(symbol: str) -> Callable:
+    apply = COMPARISONS[symbol]
+
+    def method(self: Any, other: Any) -> Any:
+        if not isinstance(other, int | float):
+            return NotImplemented
+        outcome = apply(plain(self), plain(other))
+        if Size.heard is not None:
+            Size.heard.comparison(symbol, self, other, outcome)
+        return outcome
+
+    return method
+
+
+def _rounded(name: str) -> Callable:
+    apply = ROUNDINGS[name]
+
+    def method(self: Any, *digits: int) -> Any:
+        if digits:
+            return apply(plain(self), *digits)
+        return Size(apply(plain(self)), (name, self.expr))
+
+    return method
+
+
+def _bare(kind: type) -> Callable:
+    def method(self: Any) -> Any:
+        if Size.heard is not None:
+            Size.heard.note(Size.heard.lost, self)
+        return kind(plain(self))
+
+    return method
+
+
+def _is_true(self: Any) -> bool:
+    outcome = bool(plain(self))
+    if Size.heard is not None:
+        Size.heard.comparison("!=", self, 0, outcome)
+    return outcome
 
 
 class Real(float):
@@ -82,23 +161,12 @@ class Size(int):
     """An int that remembers where it came from."""
 
     expr: Expr
-    comparisons: list[tuple[Expr, Expr]] | None = None  # equalities that the model's Python found true
+    heard: Heard | None = None  # of the capture that goes on
 
     def __new__(cls, value: int, expr: Expr) -> Size:
         made = super().__new__(cls, value)
         made.expr = expr
         return made
-
-    def __eq__(self, other: object) -> bool:
-        same = int.__eq__(self, other) if not isinstance(other, float) else float(int(self)) == other
-        if same is True and isinstance(other, Size) and Size.comparisons is not None and self.expr != other.expr:
-            Size.comparisons.append((self.expr, other.expr))
-        return same is True
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = int.__hash__
 
     def __deepcopy__(self, memo: dict) -> Size:
         return self
@@ -107,41 +175,21 @@ class Size(int):
         return (int, (int.__int__(self),))
 
 
-for _name, _symbol in {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "floordiv": "//",
-    "truediv": "/",
-    "mod": "%",
-    "pow": "**",
-}.items():
-    for _kind in (Size, Real):
+_ARITHMETIC = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "truediv": "/", "mod": "%", "pow": "**"}
+_ORDER = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+for _kind in (Size, Real):
+    for _name, _symbol in _ARITHMETIC.items():
         setattr(_kind, f"__{_name}__", _tagged(_symbol))
         setattr(_kind, f"__r{_name}__", _tagged(_symbol, swap=True))
-for _kind in (Size, Real):
-    type.__setattr__(_kind, "__neg__", lambda self: self * -1)
-
-
-class track_math:
-    """While entered, ``math.sqrt`` and ``math.prod`` keep provenance."""
-
-    def __enter__(self) -> None:
-        self._sqrt, self._prod = math.sqrt, math.prod
-        math.sqrt = lambda x: x**0.5 if isinstance(x, Size | Real) and x >= 0 else self._sqrt(x)
-        math.prod = self._tracked_prod
-
-    def _tracked_prod(self, values: Any, *, start: Any = 1) -> Any:
-        items = list(values)
-        if not any(isinstance(v, Size | Real) for v in items):
-            return self._prod(items, start=start)
-        result = start
-        for value in items:
-            result = value * result
-        return result
-
-    def __exit__(self, *_: object) -> None:
-        math.sqrt, math.prod = self._sqrt, self._prod
+    for _name, _symbol in _ORDER.items():
+        setattr(_kind, f"__{_name}__", _compared(_symbol))
+    for _name in ROUNDINGS:
+        setattr(_kind, f"__{_name}__", _rounded(_name))
+    _kind.__hash__ = (int if _kind is Size else float).__hash__  # type: ignore[assignment]
+    _kind.__neg__ = lambda self: self * -1  # type: ignore[assignment]
+    _kind.__divmod__ = lambda self, other: (self // other, self % other)  # type: ignore[assignment]
+    _kind.__bool__ = _is_true  # type: ignore[assignment]
+    _kind.__int__, _kind.__float__ = _bare(int), _bare(float)  # type: ignore[assignment]
 
 
 def evaluate(expr: Expr, leaf: Callable[[Expr], int | float]) -> int | float:
@@ -151,6 +199,8 @@ def evaluate(expr: Expr, leaf: Callable[[Expr], int | float]) -> int | float:
         return expr[1]
     if kind in ("attr", "dim"):
         return leaf(expr)
+    if kind in ROUNDINGS:
+        return ROUNDINGS[kind](evaluate(expr[1], leaf))
     return OPERATORS[kind](evaluate(expr[1], leaf), evaluate(expr[2], leaf))
 
 
@@ -159,8 +209,8 @@ def leaves(expr: Expr) -> Iterator[Expr]:
     if expr[0] in ("attr", "dim"):
         yield expr
     elif expr[0] != "const":
-        yield from leaves(expr[1])
-        yield from leaves(expr[2])
+        for part in expr[1:]:
+            yield from leaves(part)
 
 
 def describe(expr: Expr) -> str:
@@ -172,4 +222,6 @@ def describe(expr: Expr) -> str:
         return ".".join([*([expr[1]] if expr[1] else []), *map(str, expr[2])])
     if kind == "dim":
         return f"size {expr[2]} of value {expr[1]}"
+    if kind in ROUNDINGS:
+        return f"{kind}({describe(expr[1])})"
     return f"({describe(expr[1])} {kind} {describe(expr[2])})"

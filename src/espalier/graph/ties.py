@@ -19,7 +19,7 @@ from .feasible import Monomials
 from .groups import Partition
 from .inference import Axes, Equation
 from .polynomial import Poly
-from .sizes import Expr, describe, leaves
+from .sizes import OPERATORS, ROUNDINGS, Expr, describe, leaves
 from .units import Why
 
 
@@ -41,14 +41,15 @@ class Solution:
 Pending = list[tuple[Poly, Poly, Why]]
 
 
-def solve(axes: Axes, found: Partition, originals: dict[tuple, int], extra: list[tuple[bool, Expr, Expr]]) -> Solution:
-    """Solve all equations; ``originals`` are the attributes' values, ``extra`` equalities that Python compared."""
+def solve(
+    axes: Axes, found: Partition, originals: dict[tuple, int], extra: list[tuple[bool, Expr, Expr, Why]]
+) -> Solution:
+    """Solve all equations; ``originals`` are the attributes' values, ``extra`` what else must stay equal."""
     solution = Solution()
     pending: list[tuple[Poly | None, Poly | None, Why]] = [
         (_side(axes, found, e.left, e.training), found.count(e.right), _name(e)) for e in axes.equations
     ]
-    for training, left, right in extra:
-        why = Why(f"Python compares {describe(left)} with {describe(right)}")
+    for training, left, right, why in extra:
         pending.append((_side(axes, found, left, training), _side(axes, found, right, training), why))
     opaque = [(a, b, w) for a, b, w in pending if a is None or b is None]
     clear = _distinct([(a, b, w) for a, b, w in pending if a is not None and b is not None and a != b])
@@ -107,10 +108,20 @@ def _side(axes: Axes, found: Partition, expr: Expr | np.ndarray, training: bool)
         return Poly.symbol(expr)
     if kind == "dim":
         return found.count(axes.values[training][expr[1]][expr[2]])
+    if kind in ROUNDINGS:
+        inner = _side(axes, found, expr[1], training)
+        return _whole(kind, inner) if inner is not None else None
     left, right = _side(axes, found, expr[1], training), _side(axes, found, expr[2], training)
     if left is None or right is None:
         return None
     return _apply(kind, left, right)
+
+
+def _whole(kind: str, inner: Poly) -> Poly | None:
+    """Return a rounded polynomial where rounding does nothing to it, or it is a number."""
+    if not inner.symbols():
+        return Poly.const(ROUNDINGS[kind](inner.value({})))
+    return inner if all(c.denominator == 1 and all(p > 0 for _, p in m) for m, c in inner.terms.items()) else None
 
 
 def _apply(kind: str, left: Poly, right: Poly) -> Poly | None:
@@ -123,8 +134,6 @@ def _apply(kind: str, left: Poly, right: Poly) -> Poly | None:
     if kind in ("//", "/"):
         return left.over(right)
     if not left.symbols() and not right.symbols():
-        from .sizes import OPERATORS
-
         return Poly.const(Fraction(OPERATORS[kind](int(left.value({})), int(right.value({})))))
     return None
 

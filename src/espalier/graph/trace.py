@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from ..core import Frozen, Group, ModelError, Tie
+from ..core import Frozen, Group, ModelError, Tie, UnknownNameError
 from .capture import Forward, capture
-from .graph import Graph
+from .conditions import conditions, equalities, losses
+from .graph import Graph, Traced
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
 from .record import Record, tensors_in
@@ -58,48 +60,81 @@ def _trace(model: nn.Module, example: Any, forward_fn: Forward | None, free_outp
         records.append(capture(model, example, forward_fn, training=True))
     except ModelError as error:
         notes.append(f"the train-mode forward was not recorded, heads that run only in training are unknown: {error}")
-    axes = Axes()
-    infer(axes, records[0], rule_for, free_outputs=free_outputs)
-    for record in records[1:]:
-        if record.same_operators(records[0]):  # nothing is different in train mode: its axes are known
+    tensors = named_tensors(model)
+    parameters = {id(p) for p in model.parameters()}
+    traced = Traced(
+        shapes={n: tuple(t.shape) for n, t in tensors.items()},
+        parameters=frozenset(n for n, t in tensors.items() if id(t) in parameters),
+        originals=size_values(model),
+        records=tuple(records),
+        notes=tuple(notes),
+        example=example,
+        forward_fn=forward_fn,
+        free_outputs=free_outputs,
+    )
+    return _assemble(traced, _inferred(traced))
+
+
+def freeze(graph: Graph, groups: Collection[str], reason: str) -> Graph:
+    """Return the graph with some groups frozen, and what is tied to them with a size that they do not have.
+
+    For groups whose cut did not prove itself (``ProofError.groups``), or that should stay whole in every plan.
+
+    Args:
+        graph: from ``trace``; it is untouched.
+        groups: names of groups.
+        reason: why, in words; ``frozen``, ``explain`` and reports repeat it.
+
+    Raises:
+        UnknownNameError: an unknown group, with the nearest name.
+    """
+    unknown = next((name for name in groups if name not in graph.groups), None)
+    if unknown is not None:
+        raise UnknownNameError("group", unknown, graph.groups)
+    again = _assemble(graph, _inferred(graph))  # axes are arenas: the given graph's own are left alone
+    numbers = [number for number, name in enumerate(again.groups) if name in set(groups)]
+    members = np.nonzero(np.isin(again.partition.group, numbers))[0].astype(np.int32)
+    again.axes.units.freeze(members[:, None], Why(reason))
+    return _assemble(graph, again.axes)
+
+
+def _inferred(traced: Traced) -> Axes:
+    """Infer the axes of all records."""
+    axes, (first, *others) = Axes(), traced.records
+    infer(axes, first, rule_for, free_outputs=traced.free_outputs)
+    for record in others:
+        if record.same_operators(first):  # nothing is different in train mode: its axes are known
             axes.values[True] = axes.values[False]
         else:
-            infer(axes, record, rule_for, free_outputs=free_outputs)
-    return _assemble(model, axes, records, notes, example, forward_fn)
+            infer(axes, record, rule_for, free_outputs=traced.free_outputs)
+    return axes
 
 
-def _assemble(
-    model: nn.Module, axes: Axes, records: Sequence[Record], notes: list[str], example: Any, forward_fn: Forward | None
-) -> Graph:
+def _assemble(traced: Traced, axes: Axes) -> Graph:
+    records = traced.records
     touched = {r.names[v] for r in records for op in r.ops for v in op.refs() if v in r.names}
     leaves = {name: dims for name, dims in axes.leaves.items() if name in touched}
-    originals = size_values(model)
     rescaled = tuple(find_rescaled(axes, records[0]))
     _freeze_implicit(axes, records[0], rescaled)
-    found, solution = _solved(axes, leaves, originals, records)
+    found, solution = _solved(axes, leaves, traced.originals, records)
     for one in rescaled:
         if one.rows is None and one.factor is not None:
             _mark_followers(axes, found, solution, one.factor, Why("Python computes a factor from its size"))
     found, groups, frozen, number = _in_order(axes, leaves, found)
     solution = renumbered(solution, number)
-    tensors = named_tensors(model)
-    parameters = {id(p) for p in model.parameters()}
+    decided = (axes, found, solution, traced.originals, records)
     return Graph(
         groups={g.name: g for g in groups},
         frozen=tuple(frozen),
         ties=_named(solution, [g.name for g in groups]),
-        shapes={n: tuple(t.shape) for n, t in tensors.items()},
-        parameters=frozenset(n for n, t in tensors.items() if id(t) in parameters),
-        notes=tuple(notes),
         axes=axes,
         partition=found,
         solution=solution,
-        records=tuple(records),
+        conditions=conditions(*decided),
+        losses=losses(*decided),
         leaves=leaves,
-        originals=originals,
         rescaled=rescaled,
-        example=example,
-        forward_fn=forward_fn,
+        **{f.name: getattr(traced, f.name) for f in fields(Traced)},
     )
 
 
@@ -115,10 +150,10 @@ def _solved(
     axes: Axes, leaves: dict[str, Dims], originals: dict[tuple, int], records: Sequence[Record]
 ) -> tuple[Partition, Solution]:
     """Sort into groups and solve the equations; what cannot be solved freezes, until everything is."""
-    compared = [(r.training, a, b) for r in records for a, b in r.comparisons]
+    equal = [(r.training, *equality) for r in records for equality in equalities(r)]
     while True:
         found = partition(axes, leaves)
-        solution = solve(axes, found, originals, compared)
+        solution = solve(axes, found, originals, equal)
         if not solution.refused:
             return found, solution
         for groups, why in solution.refused:

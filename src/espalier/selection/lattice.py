@@ -94,7 +94,7 @@ class Lattice:
 
     def realised(self, counts: np.ndarray) -> np.ndarray:
         """Return counts near ``counts`` that satisfy every tie, at or above every bound."""
-        if not self.graph.ties:
+        if not (self.graph.ties or self.graph.conditions):
             return counts
         got = self._legal(counts)
         for _ in range(_ROUNDS):

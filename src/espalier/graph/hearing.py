@@ -1,0 +1,105 @@
+"""Hearing: while a model is traced, what its Python does with sizes is kept or noted.
+
+``math.sqrt``, ``math.prod`` and their numpy twins would turn a ``Size`` into a bare number; while tracing they keep its
+expression, also where the model's own modules imported them by name. ``range`` counts a size out into single turns
+that the record holds one by one: in the model's own modules it says so.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import nn
+
+from .sizes import Heard, Real, Size
+
+_ENGINE, _TORCH = (str(Path(module.__file__ or "").parent) for module in (sys.modules[__name__], torch))
+_SQRTS, _PRODS = (math.sqrt, np.sqrt), (math.prod, np.prod)
+
+
+@contextmanager
+def hearing(model: nn.Module) -> Iterator[Heard]:
+    """Hear what the Python of ``model`` does with sizes."""
+    before, Size.heard = Size.heard, Heard()
+    try:
+        with ExitStack() as stack:
+            for owner in (math, np):
+                stack.enter_context(patch.object(owner, "sqrt", _sqrt(owner.sqrt)))
+                stack.enter_context(patch.object(owner, "prod", _prod(owner.prod)))
+            for scope in _own_scopes(model):
+                stack.enter_context(_listening(scope))
+            yield Size.heard
+    finally:
+        Size.heard = before
+
+
+def _own_scopes(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """Yield the global names of the model's own modules: those of its layers' packages, PyTorch's left out."""
+    packages = {kind.__module__.partition(".")[0] for kind in {type(m) for m in model.modules()}}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in packages - {"torch"} and isinstance(vars(module).get("__name__"), str):
+            if not str(vars(module).get("__file__") or "").startswith((_ENGINE, _TORCH)):
+                yield vars(module)
+
+
+@contextmanager
+def _listening(scope: dict[str, Any]) -> Iterator[None]:
+    """Put the hearing twins of ``range``, ``sqrt`` and ``prod`` into a module's names."""
+    own: dict[str, Any] = {} if "range" in scope else {"range": _Range}
+    for name, plain, twin in (("sqrt", _SQRTS, _sqrt), ("prod", _PRODS, _prod)):
+        if any(scope.get(name) is function for function in plain):
+            own[name] = twin(scope[name])
+    before = {name: scope[name] for name in own if name in scope}
+    scope.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            del scope[name]
+        scope.update(before)
+
+
+class _RangeType(type):
+    """Lets ``isinstance(x, range)`` mean what it says."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, range)
+
+
+class _Range(metaclass=_RangeType):
+    """``range``, noting the sizes that it counts."""
+
+    def __new__(cls, *bounds: Any) -> Any:
+        for bound in bounds:
+            if isinstance(bound, Size) and Size.heard is not None:
+                Size.heard.note(Size.heard.looped, bound)
+        return range(*bounds)
+
+
+def _sqrt(plain: Callable) -> Callable:
+    def sqrt(x: Any, *more: Any, **named: Any) -> Any:
+        return x**0.5 if isinstance(x, Size | Real) and x.real >= 0 else plain(x, *more, **named)
+
+    return sqrt
+
+
+def _prod(plain: Callable) -> Callable:
+    def prod(values: Any, *more: Any, **named: Any) -> Any:
+        if more or named.keys() - {"start"} or not isinstance(values, list | tuple):
+            return plain(values, *more, **named)
+        if not any(isinstance(v, Size | Real) for v in values):
+            return plain(values, **named)
+        result = named.get("start", 1)
+        for value in values:
+            result = value * result
+        return result
+
+    return prod
