@@ -83,11 +83,10 @@ def losses(
 
 def _may_turn(one: Condition, sizes: list[int]) -> bool:
     """Whether some count turns a condition of one group round; one of several groups always may."""
-    if len(one.groups) > 1:
+    group, *others = one.groups
+    if others:
         return True
-    group = one.groups[0]
-    whole = list(sizes)
-    return not all(one.holds([*whole[:group], n, *whole[group + 1 :]]) for n in range(1, sizes[group] + 1))
+    return not all(one.holds([*sizes[:group], n, *sizes[group + 1 :]]) for n in range(1, sizes[group] + 1))
 
 
 @dataclass(frozen=True, eq=False)
