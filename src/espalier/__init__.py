@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import criteria, graph, tasks, zoo
+    from . import backends, criteria, graph, tasks, zoo
     from .api import compress, default_example, model
+    from .backends import export
     from .core import Budget, Cost, EspalierError, Plan, ProofError
     from .graph import carry_optimizer, cut, cut_, freeze, gates, load, prove, save, taps, to_graph_module, trace
     from .measure import compare
@@ -27,6 +28,7 @@ _HOMES = {
     "ProofError": "core",
     "Settings": "recipes.settings",
     "Task": "tasks",
+    "backends": "",
     "carry_optimizer": "graph",
     "compare": "measure",
     "compress": "api",
@@ -34,6 +36,7 @@ _HOMES = {
     "cut": "graph",
     "cut_": "graph",
     "default_example": "api",
+    "export": "backends",
     "freeze": "graph",
     "gates": "graph",
     "graph": "",
@@ -58,6 +61,7 @@ __all__ = [
     "ProofError",
     "Settings",
     "Task",
+    "backends",
     "carry_optimizer",
     "compare",
     "compress",
@@ -65,6 +69,7 @@ __all__ = [
     "cut",
     "cut_",
     "default_example",
+    "export",
     "freeze",
     "gates",
     "graph",

@@ -1,0 +1,71 @@
+"""PyTorch through torch.compile and its default compiler, inductor."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..graph.operators import Sized
+from .protocol import BackendError, Run, call, tensors
+from .torch_calls import fixed_threads, time_calls
+
+# Inductor calls PyTorch's own kernels for these; everything else it fuses into loops of its own.
+_KERNELS = set(
+    "convolution _convolution addmm mm bmm baddbmm linear scaled_dot_product_attention max_pool2d_with_indices".split()
+)
+
+
+@dataclass(frozen=True)
+class Compile:
+    """Graph capture, fusion of pointwise operators, generated C++ for the CPU."""
+
+    name: str = "compile"
+
+    def unavailable(self) -> str | None:
+        """Return why inductor cannot compile here, or None."""
+        try:
+            from torch._inductor.cpp_builder import get_cpp_compiler
+
+            get_cpp_compiler()
+        except Exception as error:  # torch raises a type of its own, which it does not export
+            return f"torch.compile needs a C++ compiler: {error}. Install g++"
+        return None
+
+    def version(self) -> str:
+        """Return PyTorch's version."""
+        return f"torch {torch.__version__} inductor"
+
+    def prepare(self, model: nn.Module, example: Any, threads: int) -> Run:
+        """Return the compiled forward pass; it has run once.
+
+        Raises:
+            BackendError: inductor cannot compile this model.
+        """
+        ready = copy.deepcopy(model).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's own, about its internals
+            compiled: Any = torch.compile(ready, dynamic=False)
+
+            def run() -> list[Tensor]:
+                with torch.inference_mode(), fixed_threads(threads):
+                    return tensors(call(compiled, example))
+
+            try:
+                run()
+            except Exception as error:  # dynamo and inductor raise whatever their passes raise
+                raise BackendError(f"torch.compile cannot run {type(model).__name__}: {error!r:.300}") from error
+        return run
+
+    def times(self, kind: str) -> bool:
+        """Whether the operator keeps a kernel of its own."""
+        return kind in _KERNELS
+
+    def time(self, calls: Sequence[Sized], threads: int, sweeps: int) -> list[float]:
+        """Return the milliseconds of each call alone: the kernel is the one that eager PyTorch calls."""
+        return time_calls(calls, threads, sweeps)

@@ -1,0 +1,124 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..graph.operators import Sized
+from .onnx_calls import WRITERS, branches, number_in
+from .onnx_file import missing, write_onnx
+from .protocol import BackendError, Run, tensors
+from .torch_calls import QUARTILE, chunks
+
+# Between a blocked and a plain layout: inside a network neighbours share a layout and most of these vanish.
+_LAYOUT = ("ReorderInput", "ReorderOutput")
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """The network as an ONNX file, optimized and run by ONNX Runtime's own kernels."""
+
+    name: str = "onnxruntime"
+
+    def unavailable(self) -> str | None:
+        """Return what to install, or None."""
+        return missing("onnx", "onnxscript", "onnxruntime", extra="onnx")
+
+    def version(self) -> str:
+        """Return ONNX Runtime's version, and PyTorch's, which exports."""
+        return f"onnxruntime {_runtime().__version__}, exported by torch {torch.__version__}"
+
+    def prepare(self, model: nn.Module, example: Any, threads: int) -> Run:
+        """Return a session on the exported model.
+
+        Raises:
+            BackendError: the model cannot be exported or loaded.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            write_onnx(model, example, path)
+            return session_of(path, example, threads)
+
+    def times(self, kind: str) -> bool:
+        """Whether the operator has a kernel of its own after fusion."""
+        return kind in WRITERS
+
+    def time(self, calls: Sequence[Sized], threads: int, sweeps: int) -> list[float]:
+        """Return the milliseconds of each call alone, by the runtime's own profile of their kernels."""
+        return [ms for chunk in chunks(calls, most=32) for ms in _profiled(chunk, threads, sweeps)]
+
+
+def session_of(path: Path, example: Any, threads: int) -> Run:
+    """Return a function that runs an ONNX file on ``example``.
+
+    Raises:
+        BackendError: ONNX Runtime cannot load it.
+    """
+    session = _session(str(path), threads)
+    given = tensors(example)
+    names = [one.name for one in session.get_inputs()]
+    if len(names) != len(given):
+        raise BackendError(
+            f"the exported network takes {len(names)} inputs, the example has {len(given)} tensors: an argument that "
+            "does not reach the outputs was dropped; leave it out of the example"
+        )
+    feed = {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, given, strict=True)}
+
+    def run() -> list[Tensor]:
+        return [torch.from_numpy(np.asarray(array)) for array in session.run(None, feed)]
+
+    return run
+
+
+def _runtime() -> Any:
+    import onnxruntime
+
+    return onnxruntime
+
+
+def _session(model: Any, threads: int, profile: str = "") -> Any:
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if threads > 1:  # a network that waits must not keep the cores that its rival in a race needs
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    try:
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors are of types without a common base
+        raise BackendError(f"ONNX Runtime cannot load the network: {str(error)[:300]}") from error
+
+
+def _profiled(calls: Sequence[Sized], threads: int, sweeps: int) -> list[float]:
+    built = branches(calls)
+    if not built.nodes:
+        return [float("nan")] * len(calls)
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(built.model(), threads, str(Path(folder) / "profile"))
+        for _ in range(sweeps + 1):
+            session.run(None, built.feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    nodes: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for event in events:
+        number = number_in(event.get("name", ""))
+        kernel = event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        if kernel and number is not None and event["args"].get("op_name") not in _LAYOUT:
+            nodes[number, event["name"]].append(event["dur"])
+    result = [float("nan")] * len(calls)
+    for (number, _), microseconds in nodes.items():
+        own = 1e-3 * float(np.percentile(microseconds[1:], QUARTILE))
+        result[number] = own if np.isnan(result[number]) else result[number] + own
+    return result
