@@ -120,7 +120,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", broken)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", broken)
-    with pytest.raises(ModelError, match="could not be fetched: no route"):
+    with pytest.raises(ModelError, match="could not be fetched: OSError: no route"):
         es.model("torchvision:resnet18", pretrained=True)
 
 

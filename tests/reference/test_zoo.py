@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import espalier as es
-from espalier.core import FileError
 from espalier.tasks import accuracy
 from espalier.zoo import load_weights
 from espalier.zoo.cifar_resnet import CifarResNet, cifar_resnet20
@@ -91,48 +90,6 @@ def test_weight_files(tmp_path: Path, name: str) -> None:
     load_weights(model, path)
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in state.items())
     assert torch.equal(model.layer2[0].shortcut.weight, shortcut)
-
-
-class Trap:
-    """Something that a weight file has no business to hold."""
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "damaged"),
-        (b"\x80\x02hello", "damaged"),
-        ({"state_dict": {"conv1.weight": 3}}, "tensors by name"),
-        ([1, 2], "tensors by name"),
-        (Trap(), "damaged"),
-        ("shorter", "it lacks linear.bias"),
-        ("longer", "unknown extra"),
-        ("reshaped", r"linear.bias is \(3,\), expected \(10,\)"),
-    ],
-)
-def test_wrong_weight_files(tmp_path: Path, content: object, message: str) -> None:
-    path = tmp_path / "w.th"
-    state = trained_state()
-    if content == "shorter":
-        del state["linear.bias"]
-    elif content == "longer":
-        state["extra"] = torch.zeros(1)
-    elif content == "reshaped":
-        state["linear.bias"] = torch.zeros(3)
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        torch.save(state if isinstance(content, str) else content, path)
-    model = cifar_resnet20()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(FileError, match=message):
-        load_weights(model, path)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_missing_weight_file(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="no such weight file"):
-        load_weights(cifar_resnet20(), tmp_path / "none.th")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .. import api
-from ..core import ModelError
+from ..core import ModelError, cause
 from ..recipes.folder import new_folder
 from ..recipes.settings import Settings
 from ..tasks import Task, load_task
@@ -76,7 +76,7 @@ def _check_reads(model: nn.Module, name: str, task: Task) -> None:
         raise ModelError(
             f"{name} does not run on inputs of shape {task.input_shape}, which {task.name} gives{made}. "
             + (f"Try --image-size {shape[-1]}. " if size and shape else "")
-            + f"The cause: {type(error).__name__}: {error}"
+            + f"The cause: {cause(error)}"
         ) from error
 
 

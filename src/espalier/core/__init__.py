@@ -1,7 +1,17 @@
 """The nouns of the house: plain data, standard library only."""
 
 from .budget import Budget, Cost
-from .errors import BudgetError, CutError, EspalierError, FileError, ModelError, PlanError, ProofError, UnknownNameError
+from .errors import (
+    BudgetError,
+    CutError,
+    EspalierError,
+    FileError,
+    ModelError,
+    PlanError,
+    ProofError,
+    UnknownNameError,
+    cause,
+)
 from .plan import Plan
 from .structure import Frozen, Group, Role, Slot, Tie
 from .surgery import SetAttribute, Slice, Surgery
@@ -26,4 +36,5 @@ __all__ = [
     "Surgery",
     "Tie",
     "UnknownNameError",
+    "cause",
 ]

@@ -51,3 +51,13 @@ class UnknownNameError(EspalierError):
         known = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
         guess = f" Did you mean {near[0]!r}?" if near else f" Known: {known}." if known else ""
         super().__init__(f"unknown {kind} {name!r}.{guess}{' ' + hint if hint else ''}")
+
+
+def cause(error: BaseException) -> str:
+    """Return what went wrong in code that is not ours: the error's kind and text, or its kind alone.
+
+    >>> cause(ValueError("too wide")), cause(AssertionError())
+    ('ValueError: too wide', 'AssertionError')
+    """
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

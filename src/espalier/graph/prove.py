@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..core import EspalierError, ModelError, Plan, ProofError
+from ..core import EspalierError, ModelError, Plan, ProofError, cause
 from .agreement import TRAIN_TOLERANCE, Shaken, agree
 from .capture import run_model
 from .graph import Graph
@@ -211,7 +211,7 @@ def _run(small: nn.Module, example: Any, graph: Graph) -> list[Tensor]:
         with torch.no_grad():
             return list(tensors_in(run_model(small, example, graph.forward_fn)))
     except Exception as error:
-        raise ProofError(f"the cut model does not run: {type(error).__name__}: {error}") from error
+        raise ProofError(f"the cut model does not run: {cause(error)}") from error
 
 
 def _shaken(small: nn.Module, example: Any, graph: Graph) -> Shaken:
@@ -238,7 +238,7 @@ def _trains(small: nn.Module, dense: nn.Module, graph: Graph, plan: Plan, dtype:
             total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs if t.requires_grad)
             total.backward()  # type: ignore[union-attr]
     except Exception as error:
-        raise ProofError(f"the cut model does not train: {type(error).__name__}: {error}") from error
+        raise ProofError(f"the cut model does not train: {cause(error)}") from error
     record = graph.records[1]
     if dtype != torch.float64 or not record.on_meta or record.is_random():
         return

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .. import __version__
-from ..core import EspalierError, FileError
+from ..core import EspalierError, FileError, cause
 from ..core.atomic import write_text
 from ..core.run import Run
 
@@ -57,13 +57,13 @@ class Journal:
     ) -> None:
         """Record the end: finished, interrupted, or failed with its reason."""
         notes = self.run.notes
-        if kind is None:
+        if error is None:
             status = "finished"
-        elif issubclass(kind, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt):
             status = "interrupted"
         else:
             status = "failed"
-            notes += (str(error) if isinstance(error, EspalierError) else f"{kind.__name__}: {error}",)
+            notes += (str(error) if isinstance(error, EspalierError) else cause(error),)
         self.update(status=status, finished=now(), notes=notes)
 
     def update(self, **changes: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from espalier.core import EspalierError, ModelError, UnknownNameError
+from espalier.core import EspalierError, ModelError, UnknownNameError, cause
 
 from . import house, timm_models, torchvision_models, transformers_models, user_file
 from .user_file import is_user_file
@@ -47,7 +47,7 @@ def build(name: str, *, pretrained: bool = False, classes: int | None = None) ->
     except EspalierError:
         raise
     except Exception as error:  # whatever a collection or the user's own code raises
-        raise ModelError(f"{name} could not be built: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{name} could not be built: {cause(error)}") from error
     if source is not user_file:
         model.espalier_source = name  # pyright: ignore[reportAttributeAccessIssue]  what `save` writes down
     return model

@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from espalier.core import ModelError
+from espalier.core import ModelError, cause
 
 from .torchvision_operators import declare
 
@@ -21,4 +21,4 @@ def collection(package: str) -> Any:
     try:
         return import_module(package)
     except (ImportError, OSError, RuntimeError) as error:
-        raise ModelError(f"{package} is installed but does not import: {error}") from error
+        raise ModelError(f"{package} is installed but does not import: {cause(error)}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from espalier.core import ModelError
+from espalier.core import ModelError, cause
 
 
 def builders(path: Path) -> dict[str, list[str]]:
@@ -17,7 +17,7 @@ def builders(path: Path) -> dict[str, list[str]]:
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (OSError, ValueError, SyntaxError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read as Python: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{path} cannot be read as Python: {cause(error)}") from error
     found: dict[str, list[str]] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):

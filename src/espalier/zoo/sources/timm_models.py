@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from espalier.core import ModelError, UnknownNameError
+from espalier.core import ModelError, UnknownNameError, cause
 
 from .extra import collection
 
@@ -27,7 +27,7 @@ def build(name: str, pretrained: bool, classes: int | None) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # network, hub and file errors share no root
-        raise ModelError(f"the weights of timm:{name} could not be fetched: {error}") from error
+        raise ModelError(f"the weights of timm:{name} could not be fetched: {cause(error)}") from error
 
 
 def example(model: nn.Module, name: str) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from espalier.core import ModelError, UnknownNameError
+from espalier.core import ModelError, UnknownNameError, cause
 
 from .extra import collection
 
@@ -53,7 +53,7 @@ def build(name: str, pretrained: bool, classes: int | None) -> nn.Module:
     try:
         return models.get_model(name, weights="DEFAULT", **options)
     except Exception as error:  # network and file errors share no root
-        raise ModelError(f"the weights of torchvision:{name} could not be fetched: {error}") from error
+        raise ModelError(f"the weights of torchvision:{name} could not be fetched: {cause(error)}") from error
 
 
 def example(model: nn.Module, name: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree
 
-from espalier.core import ModelError, UnknownNameError
+from espalier.core import ModelError, UnknownNameError, cause
 
 from .outline import builders
 
@@ -150,7 +150,7 @@ def _run(path: Path, what: str, function: Callable[[], Any], failed: str = "fail
             "if __name__ == '__main__'"
         ) from stop
     except Exception as error:
-        raise ModelError(f"{what} {failed}: {type(error).__name__}: {error}{_where(path, error)}") from error
+        raise ModelError(f"{what} {failed}: {cause(error)}{_where(path, error)}") from error
 
 
 def _where(path: Path, error: BaseException) -> str:
