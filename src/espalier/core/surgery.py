@@ -47,6 +47,29 @@ class Surgery:
             slices[key] = Slice(*key, keep, before.size if before else after.size)
         return Surgery(slices, {**self.attributes, **later.attributes})
 
+    def since(self, earlier: Surgery) -> Surgery:
+        """Return what this surgery does after ``earlier``, with indices relative to that one's result.
+
+        ``earlier.then(self.since(earlier))`` slices as this surgery does.
+
+        Raises:
+            ValueError: this surgery keeps what ``earlier`` cut.
+        """
+        slices = {}
+        for key in {**self.slices, **earlier.slices}:
+            before, after = earlier.slices.get(key), self.slices.get(key)
+            if before is None:
+                slices[key] = self.slices[key]
+                continue
+            place = {position: index for index, position in enumerate(before.keep)}
+            kept = range(before.size) if after is None else after.keep
+            lost = next((position for position in kept if position not in place), None)
+            if lost is not None:
+                raise ValueError(f"position {lost} of {key[0]!r}, dimension {key[1]}, was cut before")
+            slices[key] = Slice(*key, tuple(place[position] for position in kept), len(before.keep))
+        attributes = {k: v for k, v in self.attributes.items() if earlier.attributes.get(k) != v}
+        return Surgery(slices, attributes)
+
     def to_data(self) -> list[dict[str, Any]]:
         """Return an ordered list of JSON-ready operations."""
         cuts = [

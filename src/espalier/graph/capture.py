@@ -106,14 +106,18 @@ def _scopes(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     def enter(name: str) -> Callable:
         return lambda *_: recorder.scopes.append(name)
 
-    def leave(*_: Any) -> None:
-        recorder.scopes.pop()
+    def leave(name: str) -> Callable:
+        def pop(module: nn.Module, inputs: Any, output: Any) -> None:
+            recorder.scopes.pop()
+            recorder.returned(name, next(tensors_in(output), None))
+
+        return pop
 
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue
         handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
-        handles.append(module.register_forward_hook(leave))
+        handles.append(module.register_forward_hook(leave(name)))
     try:
         yield
     finally:

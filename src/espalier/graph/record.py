@@ -68,6 +68,8 @@ class Record:
         constants: ``{value: tensor}`` created outside the trace.
         outputs: values that the model returned.
         heard: what the model's Python did with sizes.
+        returned: ``{module: the first tensor that each of its calls returned}``, in the order of the first returns;
+            None for a call that returned no tensor.
     """
 
     training: bool
@@ -79,6 +81,7 @@ class Record:
     constants: dict[int, torch.Tensor] = field(default_factory=dict)
     outputs: list[int] = field(default_factory=list)
     heard: Heard = field(default_factory=Heard)
+    returned: dict[str, list[int | None]] = field(default_factory=dict)
     on_meta: bool = False
 
     def same_operators(self, other: Record) -> bool:

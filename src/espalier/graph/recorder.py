@@ -65,6 +65,11 @@ class Recorder(TorchDispatchMode):
         self._alive.append(tensor)
         return value
 
+    def returned(self, module: str, tensor: torch.Tensor | None) -> None:
+        """Note what a module returned."""
+        value = None if tensor is None else self._values.get(id(tensor))
+        self.record.returned.setdefault(module, []).append(value)
+
     def alias(self, tensor: torch.Tensor, value: int) -> None:
         """Let ``tensor`` be another Python object for the same value."""
         self._values[id(tensor)] = value
