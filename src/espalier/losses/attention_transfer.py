@@ -11,7 +11,7 @@ from .attachment import Attachment, Call
 from .errors import DistillationError
 from .feature_part import FeaturePart
 from .layers import Match, Named
-from .objective import Objective, Part, check_number
+from .objective import Mix, Objective, Part, added, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,11 @@ class AttentionTransfer(Objective):
         check_number("power", self.power, 0, open_end=True)
         check_number("stages", self.stages, 1)
 
-    def part(self, made: Attachment, call: Call | None) -> Part:
+    def parts(self, made: Attachment, call: Call | None) -> list[tuple[Mix, Part]]:
         """Return this objective, attached."""
         part = _Maps(made, call, self.layers, self.stages)
         part.power = self.power
-        return part
-
-    def mixed(self, task_loss: Tensor, distance: Tensor) -> Tensor:
-        """Return the weighted sum of both."""
-        return task_loss + self.weight * distance
+        return [(added(self.weight), part)]
 
 
 class _Maps(FeaturePart):

@@ -15,7 +15,7 @@ from .attachment import Attachment, Call, first_device
 from .errors import DistillationError
 from .feature_part import FeaturePart
 from .layers import Match, Named
-from .objective import Objective, Part, check_number
+from .objective import Mix, Objective, Part, added, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +59,14 @@ class FeatureHints(Objective):
         if self.adapter not in ("index", "learned"):
             raise DistillationError(f"adapter={self.adapter!r}: must be 'index' or 'learned'")
 
-    def part(self, made: Attachment, call: Call | None) -> Part:
+    def parts(self, made: Attachment, call: Call | None) -> list[tuple[Mix, Part]]:
         """Return this objective, attached."""
-        if self.adapter == "index":
-            return _Indexed(made, call, self.layers, self.stages)
-        if call is None:
+        if self.adapter == "learned" and call is None:
             raise DistillationError(
                 "learned adapters exist before the first step: give attached(teacher, student, example=...)"
             )
-        return _Learned(made, call, self.layers, self.stages)
-
-    def mixed(self, task_loss: Tensor, distance: Tensor) -> Tensor:
-        """Return the weighted sum of both."""
-        return task_loss + self.weight * distance
+        kind = _Indexed if self.adapter == "index" else _Learned
+        return [(added(self.weight), kind(made, call, self.layers, self.stages))]
 
 
 class _Indexed(FeaturePart):

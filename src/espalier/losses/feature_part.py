@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,13 +40,13 @@ class FeaturePart(Part):
             self.matches.append((teacher, share, matches))
         self.notes = tuple(str(match) for _, _, matches in self.matches for match in matches)
 
+    @abstractmethod
     def check(self, match: Match) -> None:
         """Refuse a match that this objective cannot compare."""
-        raise NotImplementedError
 
+    @abstractmethod
     def distance(self, number: int, match: Match, theirs: Tensor, own: Tensor) -> Tensor:
         """Return the distance between the features of one layer, the ``number``-th of all, as a scalar."""
-        raise NotImplementedError
 
     def forward(self, answers: Sequence[Any], outputs: Any, targets: Any) -> Tensor:
         total = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .attachment import Attachment, Call
 from .ensemble import log_probabilities
-from .objective import Objective, Part, check_number
+from .objective import Mix, Objective, Part, averaged, check_number
 from .places import LogitPart
 
 
@@ -43,7 +43,7 @@ class Hinton(Objective):
         check_number("temperature", self.temperature, 0, open_end=True)
         check_number("weight", self.weight, 0, 1)
 
-    def part(self, made: Attachment, call: Call | None) -> Part:
+    def parts(self, made: Attachment, call: Call | None) -> list[tuple[Mix, Part]]:
         """Return this objective, attached."""
         t = self.temperature
 
@@ -51,8 +51,4 @@ class Hinton(Objective):
             log_p = log_probabilities([z / t for z in theirs], made.ensemble.shares, dim)
             return t**2 * (log_p.exp() * (log_p - torch.log_softmax(own / t, dim))).sum(dim)
 
-        return LogitPart(distance)
-
-    def mixed(self, task_loss: Tensor, distance: Tensor) -> Tensor:
-        """Return the weighted mean of both."""
-        return (1 - self.weight) * task_loss + self.weight * distance
+        return [(averaged(self.weight), LogitPart(distance))]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .attachment import Attachment, Call
 from .ensemble import log_probabilities
-from .objective import Objective, Part, check_number
+from .objective import Mix, Objective, Part, averaged, check_number
 from .places import LogitPart
 
 
@@ -41,7 +41,7 @@ class LogitRegression(Objective):
         """Check ranges."""
         check_number("weight", self.weight, 0, 1)
 
-    def part(self, made: Attachment, call: Call | None) -> Part:
+    def parts(self, made: Attachment, call: Call | None) -> list[tuple[Mix, Part]]:
         """Return this objective, attached."""
         shares = made.ensemble.shares
 
@@ -52,8 +52,4 @@ class LogitRegression(Objective):
                 goal = log_probabilities(theirs, shares, dim) + torch.stack(levels).sum(0)
             return (own - goal).square().sum(dim) / 2
 
-        return LogitPart(distance)
-
-    def mixed(self, task_loss: Tensor, distance: Tensor) -> Tensor:
-        """Return the weighted mean of both."""
-        return (1 - self.weight) * task_loss + self.weight * distance
+        return [(averaged(self.weight), LogitPart(distance))]

@@ -9,6 +9,7 @@ with Hinton(temperature=4).attached(dense, small) as term:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +22,15 @@ from .attachment import Attachment, Call, attachment
 from .ensemble import Ensemble, ensemble
 from .errors import DistillationError
 
+Mix = Callable[[Tensor, Tensor], Tensor]  # (loss so far, distance) -> loss
 
-class Part(nn.Module):
+
+class Part(nn.Module, ABC):
     """One objective while it is attached; its parameters, if any, are trained with the student."""
 
     notes: tuple[str, ...] = ()
 
+    @abstractmethod
     def forward(self, answers: Sequence[Any], outputs: Any, targets: Any) -> Tensor:
         """Return the distance of the student from its teachers on the last batch, a scalar in float32 or wider.
 
@@ -35,11 +39,10 @@ class Part(nn.Module):
             outputs: what the student returned.
             targets: of the task.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(ABC):
     """What a student is to imitate, and how much that counts beside the task's own loss."""
 
     @contextmanager
@@ -63,20 +66,19 @@ class Objective:
         with attachment(ensemble(teachers), student) as made:
             yield Term(made, self.parts(made, None if example is None else Call(example)))
 
+    @abstractmethod
     def parts(self, made: Attachment, call: Call | None) -> list[tuple[Mix, Part]]:
         """Return the parts of the term, each with how it is mixed with the loss so far."""
-        return [(self.mixed, self.part(made, call))]
-
-    def part(self, made: Attachment, call: Call | None) -> Part:
-        """Return this objective, attached."""
-        raise NotImplementedError
-
-    def mixed(self, task_loss: Tensor, distance: Tensor) -> Tensor:
-        """Return the loss made of the task's own and this objective's distance."""
-        raise NotImplementedError
 
 
-Mix = Callable[[Tensor, Tensor], Tensor]
+def averaged(weight: float) -> Mix:
+    """Return (1 - weight) * loss so far + weight * distance."""
+    return lambda loss, distance: (1 - weight) * loss + weight * distance
+
+
+def added(weight: float) -> Mix:
+    """Return loss so far + weight * distance."""
+    return lambda loss, distance: loss + weight * distance
 
 
 class Term(nn.Module):
@@ -117,7 +119,7 @@ class Term(nn.Module):
 class Together(Objective):
     """Several objectives at once, with one forward of the teachers.
 
-        loss = mixed_n( ... mixed_2(mixed_1(task loss, distance_1), distance_2) ..., distance_n)
+        loss = mix_n( ... mix_2(mix_1(task loss, distance_1), distance_2) ..., distance_n)
 
     Attributes:
         objectives: in the order in which they are mixed in.
