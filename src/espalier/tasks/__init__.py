@@ -3,15 +3,19 @@
 from .augment import Augment
 from .batches import Batches
 from .load import load_task
-from .loader import Loader, Normalise
+from .loader import Loader
 from .metrics import Accuracy, Metrics, Overlap, SegmentationLoss, accuracy, classification_loss, logits
+from .normalise import Normalise
+from .own import Data
 from .sealed import Reading, SplitError
+from .storage import Storage
 from .task import Task
 
 __all__ = [
     "Accuracy",
     "Augment",
     "Batches",
+    "Data",
     "Loader",
     "Metrics",
     "Normalise",
@@ -19,6 +23,7 @@ __all__ = [
     "Reading",
     "SegmentationLoss",
     "SplitError",
+    "Storage",
     "Task",
     "accuracy",
     "classification_loss",

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from espalier.core import FileError
 
-from .loader import Normalise
-from .splits import Split
+from .normalise import Normalise
+from .splits import Split, Splits
 
 NORMALISE = Normalise((0.305,), (0.376,))  # of the training split
 _MAXIMUM = 16
 
 
-def read(path: Path, image_size: int | None) -> tuple[Split, Split, Split]:
+def read(path: Path, image_size: int | None) -> Splits:
     """Return train, validation (a tenth) and test (a fifth)."""
     from sklearn.datasets import load_digits
 
@@ -26,4 +26,4 @@ def read(path: Path, image_size: int | None) -> tuple[Split, Split, Split]:
     data, target = load_digits(return_X_y=True)
     images: Tensor = torch.from_numpy(data).float().view(-1, 1, 8, 8) / _MAXIMUM
     train, validation, test = Split(images, torch.from_numpy(target), (1, 8, 8)).divide(0.1, 0.2)
-    return train, validation, test
+    return Splits(train=train, validation=validation, test=test, class_names=tuple("0123456789"))

@@ -7,37 +7,37 @@ What is set aside follows the order of ``numpy.random.default_rng(0).permutation
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from espalier.core import FileError
 
-from .images import EncodedImages, held
-from .splits import Split
+from .images import EncodedImages
+from .splits import VALIDATION_SHARE, Split, Splits, complete
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _DEFAULT_SIZE = 224
 _VALIDATION = ("val", "validation", "valid")
 
 
-def read(path: Path, image_size: int | None) -> tuple[Split, Split, Split]:
-    """Return train, validation and test."""
+def read(path: Path, image_size: int | None) -> Splits:
+    """Return train, validation and test, whose images wait in their files."""
     size = image_size or _DEFAULT_SIZE
     if not (path / "train").is_dir():
-        train, validation, test = _split(path, _classes(path), size).divide(0.1, 0.1)
-        return train, validation, test
+        classes = _classes(path)
+        train, validation, test = _split(path, classes, size).divide(VALIDATION_SHARE, VALIDATION_SHARE)
+        return Splits(train=train, validation=validation, test=test, class_names=tuple(classes))
     classes = _classes(path / "train")
     train = _split(path / "train", classes, size)
     val = next((_split(path / name, classes, size) for name in _VALIDATION if (path / name).is_dir()), None)
     test = _split(path / "test", classes, size) if (path / "test").is_dir() else None
-    if val is not None and test is not None:
-        return train, val, test
-    held_out = val if test is None else test
-    if held_out is None:
+    if test is None:
+        val, test = None, val
+    if test is None:
         raise FileError(f"{path} has train/ but neither val/ nor test/")
-    train, validation = train.divide(0.1)
-    return train, validation, held_out
+    return complete(train, val, test, class_names=tuple(classes))
 
 
 def _classes(folder: Path) -> list[str]:
@@ -51,12 +51,32 @@ def _split(folder: Path, classes: list[str], size: int) -> Split:
     unknown = sorted(set(_classes(folder)) - set(classes))
     if unknown:
         raise FileError(f"{folder} has the class {unknown[0]!r}, which training has not")
-    files, labels = [], []
+    files: list[Path] = []
+    labels: list[int] = []
     for label, name in enumerate(classes):
         found = sorted(file for file in (folder / name).rglob("*") if file.suffix.lower() in _SUFFIXES)
         files += found
         labels += [label] * len(found)
     if not files:
         raise FileError(f"{folder} has no images ({', '.join(sorted(_SUFFIXES))}) in its class folders")
-    images = EncodedImages(lambda i: files[i].read_bytes(), lambda i: str(files[i]), len(files), 3, size, size)
-    return Split(held(images, f"Decoding {folder}"), torch.tensor(labels), (3, size, size))
+    named = _Files(tuple(map(str, files)))
+    images = EncodedImages(named.content, named.place, torch.arange(len(files)), 3, size, size)
+    return Split(images, torch.tensor(labels), (3, size, size))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files of one split."""
+
+    paths: tuple[str, ...]
+
+    def content(self, row: int) -> bytes:
+        """Return the bytes of one."""
+        try:
+            return Path(self.paths[row]).read_bytes()
+        except OSError as error:
+            raise FileError(f"{self.paths[row]} cannot be read: {error.strerror}") from error
+
+    def place(self, row: int) -> str:
+        """Return the path of one."""
+        return self.paths[row]

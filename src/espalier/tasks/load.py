@@ -1,82 +1,133 @@
-"""Tasks by name: ``digits``, ``parquet:PATH``, ``imagefolder:PATH``."""
+"""Tasks by name: ``digits``, ``parquet:PATH``, ``imagefolder:PATH``, ..., or ``path/to/file.py:function``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any
 
 from espalier.core import FileError, UnknownNameError
+from espalier.core.user_file import is_user_file
 
-from . import digits, imagefolder, parquet
+from . import cifar, digits, huggingface, idx, imagefolder, parquet
 from .augment import Augment
-from .loader import GREY, IMAGENET, Loader, Normalise
-from .splits import Split
+from .build import Loading, build
+from .normalise import Normalise
+from .own import Data, task_in_file, task_of
+from .splits import Splits
+from .storage import Storage
 from .task import Task
+
+_IMAGENET_CROPS = Augment(flip=True, crop_area=(0.08, 1.0))
 
 
 @dataclass(frozen=True)
 class _Source:
     """Where splits come from: ``read(path, image_size)``, and whether it reads a folder."""
 
-    read: Callable[[Path, int | None], tuple[Split, Split, Split]]
-    folder: bool
+    read: Callable[[Path, int | None], Splits]
+    folder: bool = True
     normalise: Normalise | None = None
     augment: Augment | None = None
 
 
+def _cifar(layout: cifar.Layout) -> Callable[[Path, int | None], Splits]:
+    def read(path: Path, image_size: int | None) -> Splits:
+        folder = cifar.find(path, layout)
+        if folder is None:
+            return _tables(path, image_size, f"{layout.folder}/{layout.train[0]}", layout.class_names)
+        if image_size not in (None, 32):
+            raise FileError(f"CIFAR's images are 32x32; image_size={image_size} does not apply")
+        return cifar.read(folder, layout)
+
+    return read
+
+
+def _mnist(path: Path, image_size: int | None) -> Splits:
+    folder = idx.find(path)
+    if folder is None:
+        return _tables(path, image_size, "train-images-idx3-ubyte", ())
+    if image_size not in (None, 28):
+        raise FileError(f"MNIST's images are 28x28; image_size={image_size} does not apply")
+    return idx.read(folder)
+
+
+def _tables(path: Path, image_size: int | None, other: str, class_names: tuple[str, ...]) -> Splits:
+    if not parquet.has_tables(path):
+        raise FileError(f"{path} has neither train.parquet nor torchvision's {other}")
+    return replace(parquet.read(path, image_size), class_names=class_names)
+
+
 _SOURCES = {
     "digits": _Source(digits.read, folder=False, normalise=digits.NORMALISE, augment=Augment(flip=False, pad=1)),
-    "imagefolder": _Source(imagefolder.read, folder=True),
-    "parquet": _Source(parquet.read, folder=True),
+    "mnist": _Source(_mnist, normalise=idx.NORMALISE, augment=Augment(flip=False, pad=2)),
+    "cifar10": _Source(_cifar(cifar.CIFAR10)),
+    "cifar100": _Source(_cifar(cifar.CIFAR100)),
+    "camvid": _Source(parquet.camvid),
+    "parquet": _Source(parquet.read),
+    "imagefolder": _Source(imagefolder.read, augment=_IMAGENET_CROPS),
+    "huggingface": _Source(huggingface.read),
 }
-_NAMES = [name + (":PATH" if source.folder else "") for name, source in _SOURCES.items()]
+_NAMES = [name + (":PATH" if source.folder else "") for name, source in _SOURCES.items()] + ["path/to/file.py:function"]
 
 
 def load_task(
-    source: str,
+    source: str | Data,
     *,
     batch_size: int = 128,
     seed: int = 0,
     image_size: int | None = None,
     normalise: Normalise | None = None,
     augment: Augment | None = None,
+    storage: Storage | None = None,
 ) -> Task:
-    """Load a classification task.
+    """Load a task: three splits, loss and metrics.
 
     >>> task = load_task("digits")
-    >>> task.classes, task.input_shape, len(task.train.labels)
-    (10, (1, 8, 8), 1259)
+    >>> task.classes, task.input_shape, task.metric, len(task.train.targets)
+    (10, (1, 8, 8), 'accuracy', 1259)
 
     Args:
-        source: ``digits`` (scikit-learn's, 8x8), ``parquet:PATH`` (a folder with train.parquet and test.parquet), or
-            ``imagefolder:PATH`` (a folder a class, inside train/ and val/ or alone).
+        source: one of
+
+            - ``digits``: scikit-learn's, 8x8;
+            - ``mnist:PATH``, ``cifar10:PATH``, ``cifar100:PATH``: torchvision's cache, or a folder of Parquet files;
+            - ``parquet:PATH``: a folder with train.parquet and test.parquet, of images and classes or label maps;
+            - ``camvid:PATH``: the same, label maps of eleven classes and 11 for void;
+            - ``imagefolder:PATH``: a folder a class, inside train/ and val/ or alone;
+            - ``huggingface:PATH``: what ``datasets`` saved to disk;
+            - ``path/to/file.py:function``: your own, which returns a ``Task``, a ``Data``, or (train, validation,
+              test); or a ``Data`` itself.
         batch_size: images a batch, in all splits.
         seed: of the training order and augmentation. The splits do not depend on it.
         image_size: height and width to scale to; a parquet's own size, or 224 for image folders, when None.
         normalise: mean and standard deviation a channel; ImageNet's when None (their average for grey images).
-        augment: for training; by default colour images are mirrored and shifted by an eighth, grey ones only shifted.
+        augment: for training. By default colour images are mirrored and shifted by an eighth, grey ones only shifted,
+            and images from folders are mirrored and cropped at random.
+        storage: how much is held in memory, and where decoded images are cached.
 
     Raises:
-        UnknownNameError: no such source.
+        UnknownNameError: no such source, or no such function.
         FileError: the data is missing, or cannot be read as images with labels.
     """
+    loading = Loading(
+        batch_size=batch_size, seed=seed, normalise=normalise, augment=augment, storage=storage or Storage()
+    )
+    if isinstance(source, Data):
+        return task_of("data", source, loading)
+    if is_user_file(source):
+        found = task_in_file(source, loading, image_size)
+        return found if isinstance(found, Task) else _own(source, found, loading, image_size)
     kind, path = _parse(source)
-    train, validation, test = kind.read(path, image_size)
-    channels, height = train.shape[0], train.shape[1]
-    normalise = normalise or kind.normalise or (GREY if channels == 1 else IMAGENET)
-    if len(normalise.mean) != channels or len(normalise.std) != channels:
-        raise FileError(f"{source} has {channels} channels, and the mean and std given are for {len(normalise.mean)}")
-    augment = augment or kind.augment or Augment(flip=channels == 3, pad=height // 8)
+    loading = replace(loading, normalise=normalise or kind.normalise, augment=augment or kind.augment)
+    return build(source, kind.read(path, image_size), loading)
 
-    def loader(split: Split) -> Loader:
-        return Loader(split.images, split.labels, normalise, batch_size)
 
-    training = Loader(train.images, train.labels, normalise, batch_size, shuffle=True, augment=augment, seed=seed)
-    classes = _classes(source, train.labels, validation.labels, test.labels)
-    return Task(source, training, loader(validation), loader(test), classes, train.shape)
+def _own(name: str, found: Any, loading: Loading, image_size: int | None) -> Task:
+    if isinstance(found, Data):
+        return task_of(name, found, loading)
+    return build(name, huggingface.splits(found, name, image_size), loading)
 
 
 def _parse(source: str) -> tuple[_Source, Path]:
@@ -92,16 +143,3 @@ def _parse(source: str) -> tuple[_Source, Path]:
     if kind.folder and not folder.is_dir():
         raise FileError(f"{path}: no such folder")
     return kind, folder
-
-
-def _classes(source: str, train: Tensor, validation: Tensor, test: Tensor) -> int:
-    """Count the classes of the training split, and see that the others have no more."""
-    for split, labels in (("training", train), ("validation", validation), ("test", test)):
-        if not len(labels):
-            raise FileError(f"{source}: the {split} split is empty")
-        if int(labels.min()) < 0:
-            raise FileError(f"{source}: a label of the {split} split is negative")
-    classes = int(train.max()) + 1
-    if int(max(validation.max(), test.max())) >= classes:
-        raise FileError(f"{source}: the test or validation split has classes that training has not")
-    return classes
