@@ -98,7 +98,7 @@ def test_what_cannot_train_gets_one_error(digits: Task) -> None:
     with pytest.raises(TrainingError, match="no trainable"):
         finetune(network().requires_grad_(False), digits, ONE)
     with pytest.raises(TrainingError, match="no batch"):
-        empty = dataclasses.replace(digits.train, labels=digits.train.labels[:0])
+        empty = dataclasses.replace(digits.train, targets=digits.train.targets[:0])
         finetune(network(), dataclasses.replace(digits, train=empty), ONE)
 
 

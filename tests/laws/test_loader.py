@@ -51,11 +51,16 @@ def test_normalise() -> None:
 # ---------------------------------------------------------------- augmentation
 
 
+def stream(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("pad", [0, 1, 2])
 def test_augmentation_is_a_mirrored_shift(flip: bool, pad: int) -> None:
-    images = torch.randint(1, 256, (64, 3, 6, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    result = Augment(flip=flip, pad=pad)(images, torch.Generator().manual_seed(1))
+    images = torch.randint(1, 256, (64, 3, 6, 5), generator=stream(0), dtype=torch.uint8)
+    result, labels = Augment(flip=flip, pad=pad).move(images, torch.arange(64), 9, stream(1))
+    assert torch.equal(labels, torch.arange(64))
     places = set()
     for image, moved in zip(images, result, strict=True):
         found = {
@@ -68,6 +73,13 @@ def test_augmentation_is_a_mirrored_shift(flip: bool, pad: int) -> None:
         assert len(found) == 1
         places |= found
     assert len(places) >= 0.6 * (1 + flip) * (2 * pad + 1) ** 2  # 64 draws reach most of them
+
+
+def test_label_maps_move_with_their_images() -> None:
+    maps = torch.randint(0, 5, (32, 6, 5), generator=stream(0))
+    images, moved = Augment(flip=True, pad=2).move(maps[:, None].float() + 1, maps, 11, stream(1))
+    assert (moved == 11).any() and not torch.equal(moved, maps)
+    assert torch.equal(images[:, 0], torch.where(moved == 11, 0, moved + 1).float())
 
 
 def crop(image: torch.Tensor, pad: int, top: int, left: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 import espalier as es
 from espalier.core import FileError, UnknownNameError
-from espalier.tasks import Augment, Loader, Normalise, load_task
+from espalier.tasks import Augment, Loader, Normalise, Storage, load_task
 from espalier.tasks.images import EncodedImages
 
 AS_IS_RGB = Normalise((0.0,) * 3, (1.0,) * 3)
@@ -44,7 +44,7 @@ def colours(loader: Loader) -> list[int]:
 
 def test_digits() -> None:
     task = es.load_task("digits", batch_size=100)
-    plain = Loader(task.train.images, task.train.labels, task.train.normalise)
+    plain = Loader(task.train.images, task.train.targets, task.train.normalise)
     splits = [
         [(image, label) for x, y in split for image, label in zip(x, y, strict=True)]
         for split in (plain, task.validation, task.test)
@@ -68,7 +68,7 @@ def test_parquet_follows_the_split_rule(tmp_path: Path) -> None:
     order = np.random.default_rng(0).permutation(100)
     assert colours(task.validation) == order[90:].tolist()
     assert sorted(colours(task.train)) != colours(task.train)
-    assert task.train.labels.tolist() == [i % 3 for i in order[:90]]
+    assert task.train.targets.tolist() == [i % 3 for i in order[:90]]
     assert colours(task.test) == [0, 1, 2]
     assert (task.classes, task.input_shape, task.train.augment) == (3, (3, 4, 4), Augment(flip=True, pad=0))
 
@@ -79,8 +79,8 @@ def test_parquet_with_shards_names_and_validation(tmp_path: Path) -> None:
     write(tmp_path / "val.parquet", ["emu", "cat"], image="image", mode="L")
     write(tmp_path / "test.parquet", ["cat"], image="image", mode="L")
     task = load_task(f"parquet:{tmp_path}")
-    assert task.train.labels.tolist() == [1, 0, 2]
-    assert task.validation.labels.tolist() == [2, 0]
+    assert task.train.targets.tolist() == [1, 0, 2]
+    assert task.validation.targets.tolist() == [2, 0]
     assert task.input_shape == (1, 4, 4)
     assert task.train.augment == Augment(flip=False, pad=0)  # a mirrored digit is another digit
 
@@ -140,8 +140,8 @@ def test_imagefolder_with_three_splits(tmp_path: Path) -> None:
     for split, counts in {"train": {"a": 2, "b": 3}, "valid": {"b": 1}, "test": {"a": 1, "b": 1}}.items():
         folder(tmp_path / split, counts)
     task = load_task(f"imagefolder:{tmp_path}", image_size=4)
-    assert task.train.labels.tolist() == [0, 0, 1, 1, 1]
-    assert task.validation.labels.tolist() == [1]
+    assert task.train.targets.tolist() == [0, 0, 1, 1, 1]
+    assert task.validation.targets.tolist() == [1]
     assert [y.tolist() for _, y in task.test] == [[0, 1]]
     assert load_task(f"imagefolder:{tmp_path}").input_shape == (3, 224, 224)
 
@@ -152,7 +152,7 @@ def test_imagefolder_keeps_val_for_the_end(tmp_path: Path) -> None:
     task = load_task(f"imagefolder:{tmp_path}", image_size=4, normalise=AS_IS_RGB)
     assert colours(task.test) == [0, 1, 2]
     assert colours(task.validation) == np.random.default_rng(0).permutation(20)[18:].tolist()
-    assert len(task.train.labels) == 18
+    assert len(task.train.targets) == 18
 
 
 def test_imagefolder_alone_is_divided(tmp_path: Path) -> None:
@@ -161,22 +161,39 @@ def test_imagefolder_alone_is_divided(tmp_path: Path) -> None:
     order = np.random.default_rng(0).permutation(30).tolist()
     assert colours(task.test) == order[27:]
     assert colours(task.validation) == order[24:27]
-    plain = Loader(task.train.images, task.train.labels, AS_IS_RGB)
+    plain = Loader(task.train.images, task.train.targets, AS_IS_RGB)
     assert colours(plain) == order[:24]
-    assert task.train.labels.tolist() == [int(i >= 10) for i in order[:24]]
+    assert task.train.targets.tolist() == [int(i >= 10) for i in order[:24]]
 
 
-def test_large_folders_are_decoded_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("augment", [Augment(flip=True, pad=1), Augment(flip=True, crop_area=(0.2, 1.0), colour=0.4)])
+def test_what_does_not_fit_in_memory_is_decoded_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, augment: Augment
+) -> None:
     folder(tmp_path, {"a": 10, "b": 20}, size=(8, 6))
-    eager = load_task(f"imagefolder:{tmp_path}", image_size=4, batch_size=7)
-    monkeypatch.setattr("espalier.tasks.images._IN_MEMORY_BYTES", 0)
     monkeypatch.setattr("espalier.tasks.images._SMALL_PIXELS", 0)
-    lazy = load_task(f"imagefolder:{tmp_path}", image_size=4, batch_size=7)
-    assert isinstance(eager.train.images, torch.Tensor)
+    source = f"imagefolder:{tmp_path}"
+    options: dict[str, Any] = {"image_size": 4, "batch_size": 7, "augment": augment}
+    eager = load_task(source, **options, storage=Storage(workers=0))
+    lazy = load_task(source, **options, storage=Storage(workers=workers, memory_bytes=0))
+    # random crops come from whole images, which are larger than the inputs: those wait in their files anyway
+    assert isinstance(eager.train.images, torch.Tensor) == (augment.crop_area is None)
+    assert isinstance(eager.validation.images, torch.Tensor)
     assert not isinstance(lazy.train.images, torch.Tensor)
-    for (x, y), (again, labels) in zip(eager.train, lazy.train, strict=True):
-        assert torch.equal(x, again) and torch.equal(y, labels)
-    assert len(lazy.train.images) == 24
+    for _ in range(2):
+        for (x, y), (again, labels) in zip(eager.train, lazy.train, strict=True):
+            assert torch.equal(x, again) and torch.equal(y, labels)
+    assert (len(lazy.train.images), lazy.train.epoch) == (24, 2)
+
+
+def test_errors_in_worker_processes_are_as_clear(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": 20})
+    task = load_task(f"imagefolder:{tmp_path}", image_size=4, storage=Storage(workers=1))
+    for image in (tmp_path / "a").iterdir():
+        image.write_bytes(b"no image any more")
+    with pytest.raises(FileError, match=r"^\S+\.png is not an image"):
+        list(task.train)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +215,7 @@ def test_broken_image_is_named(tmp_path: Path) -> None:
     folder(tmp_path, {"a": 20})
     (tmp_path / "a" / "007.png").write_bytes(png(1)[:30])
     with pytest.raises(FileError, match=r"007\.png is not an image"):
-        load_task(f"imagefolder:{tmp_path}", image_size=4)
+        load_task(f"imagefolder:{tmp_path}", image_size=4, augment=Augment(flip=True))
 
 
 def test_scaling_covers_and_crops_the_centre() -> None:
@@ -206,7 +223,7 @@ def test_scaling_covers_and_crops_the_centre() -> None:
     image.paste((255, 255, 255), (10, 0, 20, 10))  # the middle third is white
     buffer = BytesIO()
     image.save(buffer, "PNG")
-    images = EncodedImages(lambda i: buffer.getvalue(), str, 1, channels=3, height=10, width=10)
+    images = EncodedImages(lambda i: buffer.getvalue(), str, torch.arange(1), channels=3, height=10, width=10)
     assert images[torch.tensor([0])].min() == 255
 
 

@@ -111,7 +111,7 @@ def _following(opcodes: list[tuple[str, Any]], key: str, kinds: tuple[str, ...])
 
 
 def _items(opcodes: Iterator[tuple[str, Any]], kinds: tuple[str, ...]) -> Iterator[Any]:
-    """Yield the items of one list. It grows by portions, MARK items APPENDS; what follows one and marks none is no item."""
+    """Yield the items of one list, which grows by portions: MARK, items, APPENDS."""
     whole = False
     for name, value in opcodes:
         if whole and name != "MARK":

@@ -138,7 +138,7 @@ def _of_loader(loader: DataLoader, seed: int) -> DatasetLoader | ForeignLoader:
     plain = type(loader.batch_sampler) is BatchSampler and loader.batch_size is not None
     shuffled = type(loader.sampler) is RandomSampler and not loader.sampler.replacement
     whole = shuffled or type(loader.sampler) is SequentialSampler
-    if not plain or not whole or len(loader.sampler) != _length(loader.dataset):
+    if not plain or not whole or _length(loader.sampler) != _length(loader.dataset):
         _length(loader)
         return ForeignLoader(loader, seed)
     return DatasetLoader(

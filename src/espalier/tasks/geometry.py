@@ -30,10 +30,11 @@ def shifted(images: Tensor, mirror: Tensor, offsets: Tensor, pad: int, fill: int
         fill: what they are filled with.
     """
     source = images.numpy()
-    if pad:
-        inside = [(0, 0)] * (images.dim() - 2) + [(pad, pad)] * 2
-        source = np.pad(source, inside, constant_values=fill)
     height, width = images.shape[-2:]
+    if pad:
+        padded = np.full((*images.shape[:-2], height + 2 * pad, width + 2 * pad), fill, source.dtype)
+        padded[..., pad : pad + height, pad : pad + width] = source
+        source = padded
     result = np.empty(images.shape, source.dtype)
     for i, (flip, top, left) in enumerate(zip(mirror.tolist(), *offsets.tolist(), strict=True)):
         # what is mirrored first lies mirrored in the padded image too: the crop counts from the other side
@@ -56,7 +57,8 @@ def crop_box(draws: Tensor, area: tuple[float, float], height: int, width: int) 
         height, width: of the image.
     """
     low, high = (math.log(ratio) for ratio in _ASPECTS)
-    for share, shape, row, column in draws.tolist():
+    for draw in draws:
+        share, shape, row, column = draw.tolist()
         pixels = height * width * (area[0] + share * (area[1] - area[0]))
         aspect = math.exp(low + shape * (high - low))
         w, h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))

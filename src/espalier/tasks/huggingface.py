@@ -17,7 +17,7 @@ _VALIDATION = ("validation", "valid", "val", "dev")
 def read(path: Path, image_size: int | None) -> Splits:
     """Return train, validation and test of a saved ``DatasetDict``."""
     try:
-        from datasets import load_from_disk
+        from datasets import load_from_disk  # type: ignore[attr-defined]
     except ImportError as error:
         raise FileError(f"{path} needs the package datasets: pip install 'espalier[huggingface]'") from error
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ _NAMES = [name + (":PATH" if source.folder else "") for name, source in _SOURCES
 
 
 def load_task(
-    source: str | Data,
+    source: str | Data | Mapping[str, Any],
     *,
     batch_size: int = 128,
     seed: int = 0,
@@ -98,7 +98,7 @@ def load_task(
             - ``imagefolder:PATH``: a folder a class, inside train/ and val/ or alone;
             - ``huggingface:PATH``: what ``datasets`` saved to disk;
             - ``path/to/file.py:function``: your own, which returns a ``Task``, a ``Data``, or (train, validation,
-              test); or a ``Data`` itself.
+              test); or a ``Data`` or a Hugging Face ``DatasetDict`` itself.
         batch_size: images a batch, in all splits.
         seed: of the training order and augmentation. The splits do not depend on it.
         image_size: height and width to scale to; a parquet's own size, or 224 for image folders, when None.
@@ -114,20 +114,17 @@ def load_task(
     loading = Loading(
         batch_size=batch_size, seed=seed, normalise=normalise, augment=augment, storage=storage or Storage()
     )
-    if isinstance(source, Data):
-        return task_of("data", source, loading)
-    if is_user_file(source):
-        found = task_in_file(source, loading, image_size)
-        return found if isinstance(found, Task) else _own(source, found, loading, image_size)
-    kind, path = _parse(source)
-    loading = replace(loading, normalise=normalise or kind.normalise, augment=augment or kind.augment)
-    return build(source, kind.read(path, image_size), loading)
-
-
-def _own(name: str, found: Any, loading: Loading, image_size: int | None) -> Task:
+    found = task_in_file(source, loading, image_size) if isinstance(source, str) and is_user_file(source) else source
+    name = source if isinstance(source, str) else "data"
+    if isinstance(found, Task):
+        return found
     if isinstance(found, Data):
         return task_of(name, found, loading)
-    return build(name, huggingface.splits(found, name, image_size), loading)
+    if not isinstance(found, str):
+        return build(name, huggingface.splits(found, name, image_size), loading)
+    kind, path = _parse(found)
+    loading = replace(loading, normalise=normalise or kind.normalise, augment=augment or kind.augment)
+    return build(name, kind.read(path, image_size), loading)
 
 
 def _parse(source: str) -> tuple[_Source, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from .augment import Augment, AugmentError
 from .geometry import crop_draws
 from .images import Crops, Images, read
-from .normalise import IMAGENET, Normalise
+from .normalise import IMAGENET
 from .randomness import seeded
 from .streaming import batches
 
@@ -40,7 +40,7 @@ class Loader:
 
     images: Images = field(repr=False)
     targets: Images = field(repr=False)
-    normalise: Normalise = IMAGENET
+    normalise: Callable[[Tensor], Tensor] = IMAGENET
     batch_size: int = 128
     shuffle: bool = False
     augment: Augment | None = None

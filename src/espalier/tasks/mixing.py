@@ -23,7 +23,7 @@ def mixed(images: Tensor, targets: Tensor, lam: float, partner: Tensor) -> tuple
         lam: in [0, 1].
         partner: (batch,) indices.
     """
-    return torch.lerp(images[partner], images, lam), torch.lerp(targets[partner], targets, lam)
+    return images[partner].lerp_(images, lam), targets[partner].lerp_(targets, lam)
 
 
 def pasted(images: Tensor, targets: Tensor, box: Box, partner: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,3 +25,8 @@ class Normalise:
 
 IMAGENET = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY = Normalise((0.449,), (0.226,))  # the averages of the three
+
+
+def as_is(images: Tensor) -> Tensor:
+    """Leave inputs as they are."""
+    return images

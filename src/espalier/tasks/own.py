@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from espalier.core import FileError
-from espalier.core.user_file import load_function
+from espalier.core.user_file import UserFunction
 
 from .augment import Augment
 from .batches import Batches, as_batches
@@ -22,6 +21,7 @@ from .datasets import DatasetLoader, loader_of
 from .huggingface import is_datasets
 from .loader import Loader
 from .metrics import Accuracy, Metrics, Overlap, SegmentationLoss, classification_loss
+from .normalise import as_is
 from .splits import VALIDATION_SHARE, reference_order
 from .task import Kind, Task
 
@@ -61,9 +61,10 @@ def task_in_file(name: str, loading: Loading, image_size: int | None) -> Any:
     It is called with those of ``batch_size``, ``seed`` and ``image_size`` that it takes. It returns a ``Task``, a
     ``Data``, (train, validation, test), (train, test), or a ``DatasetDict``.
     """
-    function, _ = load_function(name, FileError)
+    function = UserFunction.parse(name, FileError, "data")
     given = {"batch_size": loading.batch_size, "seed": loading.seed, "image_size": image_size}
-    found = function(**{key: value for key, value in given.items() if key in signature(function).parameters})
+    takes = function.arguments()
+    found = function.call({key: value for key, value in given.items() if key in takes}, ", ".join(given))
     if isinstance(found, Task | Data) or is_datasets(found):
         return found
     if isinstance(found, tuple | list) and len(found) in (2, 3):
@@ -94,7 +95,7 @@ def task_of(name: str, data: Data, loading: Loading) -> Task:
         if isinstance(split, tuple):
             return Loader(
                 *_images(split),
-                normalise=_as_is,
+                normalise=as_is,
                 batch_size=loading.batch_size,
                 shuffle=training,
                 augment=augment if training else None,
@@ -119,11 +120,6 @@ def task_of(name: str, data: Data, loading: Loading) -> Task:
         kind=kind,
         class_names=tuple(data.class_names),
     )
-
-
-def _as_is(inputs: Tensor) -> Tensor:
-    """Leave the user's inputs as they are."""
-    return inputs
 
 
 def _plain(split: Any) -> Any:

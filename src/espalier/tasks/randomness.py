@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import random  # what foreign code may draw from
 from collections.abc import Iterator
 from contextlib import contextmanager
 

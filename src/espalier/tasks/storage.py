@@ -17,7 +17,7 @@ from espalier.core import FileError
 from espalier.core.atomic import replacing
 
 from .images import EncodedImages, Images
-from .streaming import cores
+from .streaming import cores, mapped
 
 _CHUNK = 1024  # images a step of the progress bar
 _CACHED_FROM = 4096  # images; fewer are decoded in a moment
@@ -68,12 +68,28 @@ def cache_folder() -> Path | None:
 
 
 def _decoded(images: EncodedImages, what: str) -> Tensor:
-    """Decode all, with a progress bar on a terminal."""
+    """Decode all, by processes where there are many, with a progress bar on a terminal."""
     result = torch.empty(len(images), images.channels, images.height, images.width, dtype=torch.uint8)
     chunks = torch.arange(len(images)).split(_CHUNK)
-    for chunk in track(chunks, what, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()):
-        result[chunk[0] : chunk[-1] + 1] = images[chunk]
+    workers = cores() if len(images) >= _CACHED_FROM else 0
+    parts = mapped(_Part(images, chunks), len(chunks), workers)
+    bar = track(
+        parts, what, len(chunks), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
+    for chunk, part in zip(chunks, bar, strict=True):
+        result[chunk[0] : chunk[-1] + 1] = part
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The images of one chunk, decoded."""
+
+    images: EncodedImages
+    chunks: tuple[Tensor, ...]
+
+    def __call__(self, number: int) -> Tensor:
+        return self.images[self.chunks[number]]
 
 
 def _cached(images: EncodedImages, folder: Path, what: str) -> Tensor:
@@ -123,4 +139,4 @@ def _save(images: Tensor, path: Path) -> None:
 
 
 def _hash(images: Tensor) -> str:
-    return hashlib.sha256(images.numpy()).hexdigest()
+    return hashlib.sha256(images.numpy().data).hexdigest()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -28,20 +29,28 @@ def batches(loader: Indexed, order: list[Tensor], epoch: int, workers: int) -> I
         epoch: its number.
         workers: processes that work ahead; 0 makes each batch when it is asked for.
     """
+    return mapped(_Epoch(loader, order, epoch), len(order), workers)
+
+
+def mapped(function: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]:
+    """Yield ``function(0)``, ``function(1)``, ... in this order, made ahead by ``workers`` processes.
+
+    Raises:
+        EspalierError: what the function raised, as it is, without a worker's traceback.
+    """
     if not workers:
-        for number, indices in enumerate(order):
-            yield loader.batch(indices, epoch, number)
+        yield from map(function, range(count))
         return
     ahead = DataLoader(
-        _Numbered(loader, order, epoch),
+        _Numbered(function, count),
         batch_size=None,
-        num_workers=min(workers, len(order)),
+        num_workers=min(workers, count),
         pin_memory=torch.cuda.is_available(),
     )
-    for batch in ahead:
-        if isinstance(batch, EspalierError):
-            raise batch
-        yield batch
+    for made in ahead:
+        if isinstance(made, EspalierError):
+            raise made
+        yield made
 
 
 def cores() -> int:
@@ -49,17 +58,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Numbered(Dataset):
-    """Batches by number. An expected error is handed over as it is, without a worker's traceback."""
+@dataclass(frozen=True, eq=False)
+class _Epoch:
+    """The batches of one epoch by number."""
 
-    def __init__(self, loader: Indexed, order: list[Tensor], epoch: int) -> None:
-        self._loader, self._order, self._epoch = loader, order, epoch
+    loader: Indexed
+    order: list[Tensor]
+    epoch: int
+
+    def __call__(self, number: int) -> tuple[Any, Tensor]:
+        return self.loader.batch(self.order[number], self.epoch, number)
+
+
+class _Numbered(Dataset):
+    """What a function makes of each number, or its expected error."""
+
+    def __init__(self, function: Callable[[int], Any], count: int) -> None:
+        self._function, self._count = function, count
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._count
 
     def __getitem__(self, number: int) -> Any:
         try:
-            return self._loader.batch(self._order[number], self._epoch, number)
+            return self._function(number)
         except EspalierError as error:
             return error

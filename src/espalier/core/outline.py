@@ -5,19 +5,19 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from espalier.core import ModelError, cause
+from .errors import EspalierError, cause
 
 
-def builders(path: Path) -> dict[str, list[str]]:
+def outline(path: Path, kind: type[EspalierError]) -> dict[str, list[str]]:
     """Return ``{name: its arguments}`` of the public functions and classes of a file, in its order.
 
     Raises:
-        ModelError: the file cannot be read as Python.
+        EspalierError: of that kind: the file cannot be read as Python.
     """
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (OSError, ValueError, SyntaxError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read as Python: {cause(error)}") from error
+        raise kind(f"{path} cannot be read as Python: {cause(error)}") from error
     found: dict[str, list[str]] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
