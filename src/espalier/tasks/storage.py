@@ -73,9 +73,7 @@ def _decoded(images: EncodedImages, what: str) -> Tensor:
     chunks = torch.arange(len(images)).split(_CHUNK)
     workers = cores() if len(images) >= _CACHED_FROM else 0
     parts = mapped(_Part(images, chunks), len(chunks), workers)
-    bar = track(
-        parts, what, len(chunks), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    )
+    bar = track(parts, what, len(chunks), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     for chunk, part in zip(chunks, bar, strict=True):
         result[chunk[0] : chunk[-1] + 1] = part
     return result
