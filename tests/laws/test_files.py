@@ -3,106 +3,21 @@
 from __future__ import annotations
 
 import copy
-import json
 import random
 import struct
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from espalier.core import FileError, SetAttribute, Slice, Surgery
+import espalier as es
+from espalier.core import FileError, SetAttribute, Surgery
 from espalier.graph import files
 from espalier.graph.operate import operate
 
-
-class Config:
-    """A plain configuration object shared by two modules."""
-
-    def __init__(self) -> None:
-        self.width = 8
-        self.split = (4, (8, 2))
-
-
-class Tied(nn.Module):
-    """Tied weights, an LSTM, every kind of buffer, a plain tensor and a config, in one small network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = Config()
-        self.encode = nn.Linear(6, 8)
-        self.norm = nn.BatchNorm1d(8)
-        self.cell = nn.LSTM(8, 4, batch_first=True)
-        self.head = nn.Linear(8, 6, bias=False)
-        self.same = nn.Linear(8, 6)
-        self.same.weight = self.head.weight
-        self.register_buffer("scale", torch.rand(8))
-        self.register_buffer("hidden", torch.arange(8.0), persistent=False)
-        self.plain = torch.arange(8.0)
-        self.encode.bias.requires_grad_(False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.norm(self.encode(x)) * self.scale + self.hidden * self.plain
-        z, _ = self.cell(y.reshape(-1, 1, self.config.width))
-        return self.head(y) + self.same(y) + z.sum()
-
-
-def surgery(keep: tuple[int, ...], size: int = 8) -> Surgery:
-    """Return the cut of the width of ``Tied`` to ``keep``."""
-    places = [
-        "encode.weight:0",
-        "encode.bias:0",
-        "cell.weight_ih_l0:1",
-        "head.weight:1",
-        "scale:0",
-        "hidden:0",
-        "plain:0",
-    ]
-    places += [f"norm.{name}:0" for name in ("weight", "bias", "running_mean", "running_var")]
-    slices = {}
-    for place in places:
-        tensor, dim = place.split(":")
-        slices[tensor, int(dim)] = Slice(tensor, int(dim), keep, size)
-    width = len(keep)
-    attributes = [
-        SetAttribute("encode", ("out_features",), width),
-        SetAttribute("norm", ("num_features",), width),
-        SetAttribute("cell", ("input_size",), width),
-        SetAttribute("head", ("in_features",), width),
-        SetAttribute("same", ("in_features",), width),
-        SetAttribute("", ("config", "width"), width),
-        SetAttribute("", ("config", "split", 1, 0), width),
-    ]
-    return Surgery(slices, {(a.module, a.path): a for a in attributes})
-
-
-@pytest.fixture
-def dense() -> Tied:
-    torch.manual_seed(0)
-    return Tied().eval()
-
-
-@pytest.fixture
-def saved(dense: Tied, tmp_path: Path) -> Path:
-    files.save(operate(dense, surgery((1, 2, 5))), tmp_path / "small.safetensors")
-    return tmp_path / "small.safetensors"
-
-
-def state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def rewrite(path: Path, **changes: str) -> None:
-    """Change metadata entries and put their hashes right: what a hostile author does."""
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata())
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-    metadata |= changes
-    hashed = {name: files._sha256(text.encode()) for name, text in metadata.items() if name != "sha256"}
-    save_file(tensors, path, metadata=metadata | {"sha256": json.dumps(hashed)})
+from .model_files import Tied, hashed, read, rewrite, state, state_on_disk, surgery
 
 
 def test_a_saved_cut_comes_back_equal(dense: Tied, saved: Path) -> None:
@@ -170,6 +85,40 @@ def test_numbers_of_every_kind_survive(tmp_path: Path) -> None:
         assert torch.equal(tensor, back.get_buffer(name)) and tensor.dtype == back.get_buffer(name).dtype
 
 
+@pytest.mark.parametrize("proof", ["float64", "float32", "shapes", "not proved"])
+def test_the_proof_is_kept(dense: Tied, tmp_path: Path, proof: str) -> None:
+    small = operate(dense, surgery((1, 2, 5)))
+    small.espalier_proof = proof  # type: ignore[assignment]
+    files.save(small, tmp_path / "small.safetensors")
+    assert files.load(tmp_path / "small.safetensors", dense).espalier_proof == proof
+    assert files.load(tmp_path / "small.safetensors", Tied).espalier_proof == proof
+
+
+def test_what_was_not_proved_says_so(dense: Tied, saved: Path) -> None:
+    assert files.load(saved, dense).espalier_proof == "not proved"
+    files.save(dense, saved)
+    assert not hasattr(files.load(saved, dense), "espalier_proof"), "nothing was cut"
+    small = operate(dense, surgery((1, 2, 5)))
+    small.espalier_proof = "I swear"  # type: ignore[assignment]
+    files.save(small, saved)
+    assert files.load(saved, dense).espalier_proof == "not proved"
+    metadata = {name: text for name, text in read(saved).items() if name not in ("proof", "sha256")}
+    save_file({n: t.clone() for n, t in state_on_disk(saved).items()}, saved, metadata=hashed(metadata))
+    assert files.load(saved, dense).espalier_proof == "not proved", "a file of before proofs were kept"
+    rewrite(saved, proof="by magic")
+    with pytest.raises(FileError, match="its proof is 'by magic'"):
+        files.load(saved, dense)
+
+
+def test_a_real_cut_and_its_proof_survive_a_file(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+    graph = es.trace(model, torch.randn(2, 4))
+    for prove, proof in ((True, "float64"), (False, "not proved")):
+        small = es.cut(model, graph, es.Plan({"0.weight:0": (0, 1, 5)}), prove=prove)
+        es.save(small, tmp_path / "small.safetensors")
+        assert small.espalier_proof == proof == es.load(tmp_path / "small.safetensors", model).espalier_proof
+
+
 def test_every_flipped_bit_is_found(dense: Tied, saved: Path) -> None:
     whole = saved.read_bytes()
     rng = random.Random(0)
@@ -206,70 +155,6 @@ def test_foreign_files_are_refused(dense: Tied, tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<Q", 2**63) + b"{" * 100)
     with pytest.raises(FileError, match="longer than the file"):
         files.load(path, dense)
-
-
-HOSTILE = [
-    ([{"op": "set", "module": "", "path": ["_modules"], "value": 1}], "private attribute"),
-    ([{"op": "set", "module": "", "path": ["config", "__class__"], "value": 1}], "private attribute"),
-    ([{"op": "set", "module": "", "path": ["forward"], "value": 1}], "no attribute"),
-    ([{"op": "set", "module": "", "path": ["new"], "value": 1}], "no attribute"),
-    ([{"op": "set", "module": "head", "path": ["in_features"], "value": 1.5}], "cannot become float"),
-    ([{"op": "set", "module": "head", "path": ["in_features"], "value": True}], "cannot become bool"),
-    ([{"op": "set", "module": "head", "path": ["in_features"], "value": "x"}], "cannot become str"),
-    ([{"op": "set", "module": "", "path": ["config"], "value": 1}], "cannot become int"),
-    ([{"op": "set", "module": "", "path": ["config", "split", 1], "value": [1, "x"]}], "cannot become tuple"),
-    ([{"op": "set", "module": "nobody", "path": ["x"], "value": 1}], "no module"),
-    ([{"op": "set", "module": "", "path": [], "value": 1}], "no attribute"),
-    ([{"op": "slice", "tensor": "nobody", "dim": 0, "keep": [0], "size": 8}], "no tensor"),
-    ([{"op": "slice", "tensor": "scale", "dim": 1, "keep": [0], "size": 8}], "dimensions"),
-    ([{"op": "slice", "tensor": "scale", "dim": 0, "keep": [8], "size": 8}], "in range"),
-    ([{"op": "slice", "tensor": "scale", "dim": 0, "keep": [0, 0], "size": 8}], "distinct"),
-    ([{"op": "slice", "tensor": "scale", "dim": 0, "keep": [0], "size": 10**12}], "expects size"),
-    ([{"op": "slice", "tensor": "hidden", "dim": 0, "keep": [], "size": 8}], "at least one"),
-    ([{"op": "exec", "code": "1"}], "unknown operation"),
-    ([{"op": "slice"}], "KeyError"),
-    ({"op": "slice"}, "TypeError"),
-    ([], "shape"),
-]
-
-
-@pytest.mark.parametrize(("operations", "message"), HOSTILE)
-def test_hostile_surgery_is_refused_before_the_model_is_touched(
-    dense: Tied, saved: Path, operations: object, message: str
-) -> None:
-    before, attributes = state(dense), dict(vars(dense.config))
-    rewrite(saved, surgery=json.dumps(operations))
-    built = Tied()
-    for given in (dense, lambda: built):
-        with pytest.raises(FileError, match=message):
-            files.load(saved, given)
-    assert all(torch.equal(before[name], tensor) for name, tensor in dense.state_dict().items())
-    assert vars(dense.config) == attributes and vars(built.config) == attributes and built.head.in_features == 8
-
-
-def test_hostile_metadata_is_refused(dense: Tied, saved: Path) -> None:
-    original = saved.read_bytes()
-    lists = json.loads(read(saved)["tensors"])
-    for changes, message in [
-        ({"espalier": "2"}, "format version"),
-        ({"surgery": "[" * 100_000}, "cannot be read"),
-        ({"surgery": '[{"op": "set", "module": "", "path": ["a"], "value": NaN}]'}, "cannot be read"),
-        ({"tensors": json.dumps({**lists, "extra": ["float32", [1], "0"]})}, "no tensor 'extra'"),
-        ({"tensors": json.dumps({k: v for k, v in lists.items() if k != "scale"})}, "also 'scale'"),
-        ({"tensors": json.dumps({**lists, "scale": ["float64", [3], "0"]})}, "convert the model"),
-        ({"tensors": json.dumps({**lists, "scale": ["float32", [3], "0"]})}, "does not match its SHA-256"),
-        ({"aliases": "{}"}, "tie different"),
-        ({"aliases": "[]"}, "cannot be read"),
-    ]:
-        rewrite(saved, **changes)
-        with pytest.raises(FileError, match=message):
-            files.load(saved, dense)
-        saved.write_bytes(original)
-
-
-def read(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata())
 
 
 def test_another_architecture_is_refused_by_name(saved: Path) -> None:

@@ -14,9 +14,11 @@ from .errors import (
 )
 from .plan import Plan
 from .structure import Frozen, Group, Role, Slot, Tie
-from .surgery import SetAttribute, Slice, Surgery
+from .surgery import NOT_PROVED, PROOFS, SetAttribute, Slice, Surgery
 
 __all__ = [
+    "NOT_PROVED",
+    "PROOFS",
     "Budget",
     "BudgetError",
     "Cost",

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+PROOFS = ("float64", "float32", "shapes")  # what a cut can be proved in, the strictest first
+NOT_PROVED = "not proved"
+
 
 @dataclass(frozen=True)
 class Slice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..core import CutError, Plan, Surgery
+from ..core import NOT_PROVED, CutError, Plan, Surgery
 from .graph import Graph
 from .layers import whole_surgery
 from .operate import check_surgery, forget, operate
@@ -16,8 +16,8 @@ from .tensors import collection_paused, named_tensors
 def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:
     """Return a new, physically smaller model of the same class; ``model`` is untouched.
 
-    The result carries ``espalier_surgery`` (what was done, relative to the original architecture) and, when proved,
-    ``espalier_proof`` ("float64", "float32" or "shapes").
+    The result carries ``espalier_surgery`` (what was done, relative to the original architecture) and
+    ``espalier_proof``: what this cut was proved in ("float64", "float32", "shapes"), or "not proved".
 
     Args:
         model: the model that ``graph`` was traced from, or any copy of it.
@@ -33,21 +33,17 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
     with collection_paused():
         small = forget(operate(model, prepared(model, graph, plan)))
         rescale(small, graph, plan)
-    vars(small).pop("espalier_proof", None)  # that of an earlier cut
-    if prove:
-        small.espalier_proof = prove_surgery(model, graph, plan)  # type: ignore[assignment]
+    small.espalier_proof = prove_surgery(model, graph, plan) if prove else NOT_PROVED  # type: ignore[assignment]
     return small
 
 
 def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:
     """Cut ``model`` itself and return it; with ``prove`` a copy is proved first, so that a refusal changes nothing."""
     surgery = prepared(model, graph, plan)
-    proof = cut(model, graph, plan).espalier_proof if prove else None
+    proof = cut(model, graph, plan).espalier_proof if prove else NOT_PROVED
     forget(operate(model, surgery, inplace=True))
     rescale(model, graph, plan)
-    vars(model).pop("espalier_proof", None)
-    if proof is not None:
-        model.espalier_proof = proof  # type: ignore[assignment]
+    model.espalier_proof = proof  # type: ignore[assignment]
     return model
 
 

@@ -6,6 +6,7 @@
                      surgery       JSON: the ordered operations of `Surgery.to_data`
                      aliases       JSON: {tied name: stored name}
                      tensors       JSON: {name: [dtype, shape, SHA-256 of its bytes]}
+                     proof         what was proved about the last cut: float64, float32, shapes or "not proved"
                      sha256        JSON: {each entry above: SHA-256 of its text}
       tensors        parameters and persistent buffers, tied ones once
 
@@ -15,43 +16,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import CutError, FileError, Surgery
+from ..core import NOT_PROVED, PROOFS, CutError, FileError, Surgery
 from ..core.atomic import replacing
+from .header import VERSION, Header, check_names, read_header, sha256
+from .layers import contradictions
 from .operate import check_surgery, operate
 from .tensors import aliases, named_tensors
-
-VERSION = 1
-_ENTRIES = ("espalier", "architecture", "surgery", "aliases", "tensors")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a model file says about itself.
-
-    Attributes:
-        architecture: the name that ``es.model`` builds, or "" for the user's own class.
-        surgery: from the original architecture to this model.
-        aliases: ``{tied name: stored name}``.
-        tensors: ``{name: (dtype, shape, SHA-256 of its bytes)}``.
-    """
-
-    architecture: str
-    surgery: Surgery
-    aliases: Mapping[str, str]
-    tensors: Mapping[str, tuple[str, tuple[int, ...], str]]
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -65,16 +45,18 @@ def save(model: nn.Module, path: str | Path) -> None:
     tensors = {name: tensor.detach() for name, tensor in stored_tensors(model).items()}
     _check_storable(model, tensors)
     surgery = getattr(model, "espalier_surgery", None) or Surgery()
-    _check_names(surgery, target)
+    check_names(surgery, target)
     plain = _own_storage(tensors)
+    proof = getattr(model, "espalier_proof", NOT_PROVED)
     entries = {
         "espalier": str(VERSION),
         "architecture": str(getattr(model, "espalier_source", "") or ""),
         "surgery": json.dumps(surgery.to_data()),
         "aliases": json.dumps(_stored_aliases(model)),
+        "proof": proof if proof in PROOFS else NOT_PROVED,
         "tensors": json.dumps({n: [_dtype(t), list(t.shape), _tensor_sha256(t)] for n, t in plain.items()}),
     }
-    entries["sha256"] = json.dumps({name: _sha256(text.encode()) for name, text in entries.items()})
+    entries["sha256"] = json.dumps({name: sha256(text.encode()) for name, text in entries.items()})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
@@ -85,6 +67,9 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 def load(path: str | Path, model_or_factory: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """Return the saved model, rebuilt on the original architecture without tracing it.
+
+    A cut one carries ``espalier_surgery`` and ``espalier_proof`` as they were when it was saved; the proof is then
+    the word of whoever wrote the file.
 
     Args:
         path: what ``save`` wrote.
@@ -107,53 +92,9 @@ def load(path: str | Path, model_or_factory: nn.Module | Callable[[], nn.Module]
     with torch.no_grad():
         for name, tensor in tensors.items():
             targets[name].copy_(tensor)
+    if header.surgery.slices or header.surgery.attributes:
+        result.espalier_proof = header.proof  # type: ignore[assignment]
     return result
-
-
-def read_header(path: str | Path) -> Header:
-    """Return what the file says about itself, checked against its own hashes; no tensor is read.
-
-    Raises:
-        FileError: the file is missing, truncated, damaged or foreign.
-    """
-    source = Path(path)
-    entries = _read_metadata(source)
-    if "espalier" not in entries:
-        raise FileError(f"{source} is a safetensors file, but not one that Espalier wrote: it names no format version")
-    if entries["espalier"] != str(VERSION):
-        raise FileError(
-            f"{source} has format version {entries['espalier']!r:.20}; this Espalier reads version {VERSION}"
-        )
-    try:
-        hashes = _parse(entries["sha256"])
-        if any(hashes[name] != _sha256(entries[name].encode()) for name in _ENTRIES):
-            raise FileError(f"{source} is damaged: its metadata does not match its SHA-256")
-        surgery = Surgery.from_data(_parse(entries["surgery"]))
-        aliases = {str(k): str(v) for k, v in _parse(entries["aliases"]).items()}
-        tensors = {
-            str(n): (str(d), tuple(int(i) for i in shape), str(digest))
-            for n, (d, shape, digest) in _parse(entries["tensors"]).items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-        raise FileError(f"{source} is damaged or foreign: its metadata cannot be read ({error!r:.120})") from error
-    _check_names(surgery, source)
-    return Header(entries["architecture"], surgery, aliases, tensors)
-
-
-def _read_metadata(source: Path) -> dict[str, str]:
-    try:
-        size = os.stat(source).st_size
-        with open(source, "rb") as file:
-            announced = int.from_bytes(file.read(8), "little")
-    except OSError as error:
-        raise FileError(f"cannot read {source}: {error.strerror or error}") from error
-    if size < 8 or announced > size - 8:
-        raise FileError(f"{source} is truncated or not a safetensors file: its header would be longer than the file")
-    try:
-        with safe_open(source, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FileError(f"{source} is truncated, damaged or not a safetensors file: {error}") from error
 
 
 def _read_tensors(source: Path, header: Header) -> dict[str, Tensor]:
@@ -199,6 +140,8 @@ def _check_fits(source: Path, header: Header, model: nn.Module) -> None:
         check_surgery(model, header.surgery)
     except CutError as error:
         refuse(str(error))
+    for found in contradictions(model, header.surgery):
+        refuse(f"the file contradicts itself: {found}")
     stored = stored_tensors(model)
     for kind, names in (("no tensor", set(header.tensors) - set(stored)), ("also", set(stored) - set(header.tensors))):
         if names:
@@ -222,14 +165,6 @@ def _check_tensor(
         refuse(f"tensor {name!r} is {dtype} in the file, {_dtype(tensor)} in the model; convert the model first")
     if tensor.is_meta:
         refuse(f"tensor {name!r} is on the meta device; build the model on a real one")
-
-
-def _check_names(surgery: Surgery, source: Path) -> None:
-    """Refuse a surgery that sets a private attribute: no file may reach into a module's machinery."""
-    for change in surgery.attributes.values():
-        private = [step for step in change.path if isinstance(step, str) and step.startswith("_")]
-        if private:
-            raise FileError(f"{source}: the surgery sets the private attribute {private[0]!r}, which a file may not do")
 
 
 def _refuse_graph_module(model: nn.Module) -> None:
@@ -285,15 +220,4 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _tensor_sha256(tensor: Tensor) -> str:
-    return _sha256(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
-
-
-def _sha256(data: Any) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _parse(text: str) -> Any:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not a number that a model file may hold")
-
-    return json.loads(text, parse_constant=refuse)
+    return sha256(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.nn.modules import batchnorm, conv
@@ -30,6 +30,38 @@ def follow_weights(
 
     Attributes in ``computed`` are left to provenance: the model's Python computes sizes with them.
     """
+    return {
+        (path, (name,)): SetAttribute(path, (name,), new)
+        for path, name, old, new in _descriptions(model, surgery)
+        if old != new and (path, (name,)) not in computed
+    }
+
+
+def contradictions(model: nn.Module, surgery: Surgery) -> Iterator[str]:
+    """Yield what standard layers would wrongly say of their weights after ``surgery`` and say rightly now."""
+    right = {(path, name) for path, name, old, new in _descriptions(model, Surgery()) if old == new}
+    told = {(path, name): (old, new) for path, name, old, new in _descriptions(model, surgery)}
+    for (path, name), (old, new) in told.items():
+        if name == "embed_dim" and isinstance(model.get_submodule(path), nn.MultiheadAttention):
+            continue  # the width inside the heads may differ from the width outside; its forward checks which is meant
+        said = _said(surgery, path, name, old)
+        if said != new and (path, name) in right:
+            yield f"{path}.{name}".lstrip(".") + f" would be {said!r}, and its tensors say {new!r}"
+
+
+def _said(surgery: Surgery, path: str, name: str, old: Any) -> Any:
+    """Return an attribute after ``surgery``, which may set it whole, or one item of it after another."""
+    for (module, steps), change in surgery.attributes.items():
+        if module == path and steps[:1] == (name,):
+            if len(steps) == 1:
+                old = change.value
+            elif isinstance(old, tuple) and len(steps) == 2 and isinstance(steps[1], int):
+                old = (*old[: steps[1]], change.value, *old[steps[1] + 1 :])
+    return old
+
+
+def _descriptions(model: nn.Module, surgery: Surgery) -> Iterator[tuple[str, str, Any, int | tuple]]:
+    """Yield (module, attribute, its value now, what the layer's tensors say after the surgery)."""
     first: dict[int, str] = {}
     sizes: dict[tuple[str, int], int] = {}
     for name, tensor in every_name(model):
@@ -40,15 +72,11 @@ def follow_weights(
     for (path, name), change in surgery.attributes.items():
         if name == ("groups",):
             sizes[f"{path}.groups" if path else "groups", -1] = int(change.value)  # type: ignore[arg-type]
-    changes: dict[tuple[str, tuple], SetAttribute] = {}
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         for name, new in _described(module, lambda tensor, d, p=prefix: sizes.get((p + tensor, d))):
-            if new is None or name not in vars(module) or (path, (name,)) in computed:
-                continue
-            if getattr(module, name) != new:
-                changes[path, (name,)] = SetAttribute(path, (name,), new)
-    return changes
+            if new is not None and name in vars(module):
+                yield path, name, getattr(module, name), new
 
 
 def _described(module: nn.Module, size: Size) -> Iterator[tuple[str, int | tuple | None]]:

@@ -1,0 +1,108 @@
+"""What a model file says about itself: its metadata, checked against its own hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from safetensors import SafetensorError, safe_open
+
+from ..core import NOT_PROVED, PROOFS, FileError, Surgery
+
+VERSION = 1
+_ENTRIES = ("espalier", "architecture", "surgery", "aliases", "tensors")
+_PROOF = "proof"  # files of before it was written down do not have it
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a model file says about itself.
+
+    Attributes:
+        architecture: the name that ``es.model`` builds, or "" for the user's own class.
+        surgery: from the original architecture to this model.
+        aliases: ``{tied name: stored name}``.
+        tensors: ``{name: (dtype, shape, SHA-256 of its bytes)}``.
+        proof: what was proved about the last cut when the file was written, as ``espalier_proof`` has it.
+    """
+
+    architecture: str
+    surgery: Surgery
+    aliases: Mapping[str, str]
+    tensors: Mapping[str, tuple[str, tuple[int, ...], str]]
+    proof: str = NOT_PROVED
+
+
+def read_header(path: str | Path) -> Header:
+    """Return what the file says about itself, checked against its own hashes; no tensor is read.
+
+    Raises:
+        FileError: the file is missing, truncated, damaged or foreign.
+    """
+    source = Path(path)
+    entries = _read_metadata(source)
+    if "espalier" not in entries:
+        raise FileError(f"{source} is a safetensors file, but not one that Espalier wrote: it names no format version")
+    if entries["espalier"] != str(VERSION):
+        raise FileError(
+            f"{source} has format version {entries['espalier']!r:.20}; this Espalier reads version {VERSION}"
+        )
+    try:
+        hashes = _parse(entries["sha256"])
+        named = [*_ENTRIES, *([_PROOF] if _PROOF in entries else [])]
+        if any(hashes[name] != sha256(entries[name].encode()) for name in named):
+            raise FileError(f"{source} is damaged: its metadata does not match its SHA-256")
+        surgery = Surgery.from_data(_parse(entries["surgery"]))
+        aliases = {str(k): str(v) for k, v in _parse(entries["aliases"]).items()}
+        tensors = {
+            str(n): (str(d), tuple(int(i) for i in shape), str(digest))
+            for n, (d, shape, digest) in _parse(entries["tensors"]).items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise FileError(f"{source} is damaged or foreign: its metadata cannot be read ({error!r:.120})") from error
+    check_names(surgery, source)
+    proof = entries.get(_PROOF, NOT_PROVED)
+    if proof not in (*PROOFS, NOT_PROVED):
+        raise FileError(f"{source} is damaged or foreign: its proof is {proof!r:.20}, and none of {', '.join(PROOFS)}")
+    return Header(entries["architecture"], surgery, aliases, tensors, proof)
+
+
+def _read_metadata(source: Path) -> dict[str, str]:
+    try:
+        size = os.stat(source).st_size
+        with open(source, "rb") as file:
+            announced = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise FileError(f"cannot read {source}: {error.strerror or error}") from error
+    if size < 8 or announced > size - 8:
+        raise FileError(f"{source} is truncated or not a safetensors file: its header would be longer than the file")
+    try:
+        with safe_open(source, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{source} is truncated, damaged or not a safetensors file: {error}") from error
+
+
+def check_names(surgery: Surgery, source: Path) -> None:
+    """Refuse a surgery that sets a private attribute: no file may reach into a module's machinery."""
+    for change in surgery.attributes.values():
+        private = [step for step in change.path if isinstance(step, str) and step.startswith("_")]
+        if private:
+            raise FileError(f"{source}: the surgery sets the private attribute {private[0]!r}, which a file may not do")
+
+
+def sha256(data: Any) -> str:
+    """Return the hash of bytes, or of an array's bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _parse(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not a number that a model file may hold")
+
+    return json.loads(text, parse_constant=refuse)

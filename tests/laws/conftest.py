@@ -1,0 +1,23 @@
+"""A small network and the file of its cut."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from espalier.graph import files
+from espalier.graph.operate import operate
+
+from .model_files import Tied, surgery
+
+
+@pytest.fixture
+def dense() -> Tied:
+    torch.manual_seed(0)
+    return Tied().eval()
+
+
+@pytest.fixture
+def saved(dense: Tied, tmp_path: Path) -> Path:
+    files.save(operate(dense, surgery((1, 2, 5))), tmp_path / "small.safetensors")
+    return tmp_path / "small.safetensors"
