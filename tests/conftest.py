@@ -11,8 +11,9 @@ settings.register_profile("ci", derandomize=True, database=None, deadline=None, 
 settings.register_profile("nightly", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("ESPALIER_HYPOTHESIS", "ci"))
 
-# No test downloads anything.
+# No test downloads anything, or leaves anything in the user's cache.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ESPALIER_CACHE"] = ""
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,8 @@ class Compress:
     model: _Name
     """timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function"""
     data: str
-    """digits, parquet:PATH (a folder with train.parquet and test.parquet) or imagefolder:PATH"""
+    """digits; mnist:, cifar10:, cifar100: or camvid:PATH; parquet:PATH (a folder with train.parquet and test.parquet);
+    imagefolder:PATH; huggingface:PATH (saved to disk); or path/to/file.py:function"""
     weights: str | None = None
     """file with the trained weights: safetensors, or a PyTorch checkpoint (read without pickle's code)"""
     pretrained: bool = False

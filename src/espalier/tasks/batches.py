@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from espalier.core import FileError
+
+from .datasets import loader_of
 
 _B = TypeVar("_B", bound="Batches")
 
@@ -48,13 +51,15 @@ class Listed:
 
 
 def as_batches(batches: Any) -> Batches:
-    """Return ``batches`` with an epoch: as they are, or a collection wrapped.
+    """Return ``batches`` with an epoch: as they are, or a collection or a DataLoader wrapped.
 
     Raises:
         FileError: they cannot be counted and iterated over again and again.
     """
     if isinstance(batches, Batches):
         return batches
+    if isinstance(batches, DataLoader):
+        return loader_of(batches, batches.batch_size or 1, 0, shuffle=False)
     if isinstance(batches, Iterator) or not (isinstance(batches, Sized) and isinstance(batches, Iterable)):
         raise FileError(
             f"batches of type {type(batches).__name__} cannot be read once an epoch: give a list of (inputs, targets), "
@@ -68,3 +73,18 @@ def from_the_start(batches: _B) -> _B:
     fresh = copy.copy(batches)
     fresh.epoch = 0
     return fresh
+
+
+def shard(batches: Batches, rank: int, ranks: int) -> Batches:
+    """Return the part of every batch that process ``rank`` of ``ranks`` reads.
+
+    Raises:
+        FileError: the batches cannot be divided.
+    """
+    if ranks == 1:
+        return batches
+    if not is_dataclass(batches) or not hasattr(batches, "ranks"):
+        raise FileError(
+            f"{type(batches).__name__} cannot be divided among processes: give a torch Dataset or tensors instead"
+        )
+    return replace(batches, rank=rank, ranks=ranks)  # type: ignore[type-var]

@@ -21,7 +21,7 @@ from torch.utils.data import (
 from espalier.core import FileError
 
 from .randomness import seeded, seeded_globally
-from .streaming import batches
+from .streaming import batches, check_ranks
 
 
 @dataclass(eq=False)
@@ -51,6 +51,10 @@ class DatasetLoader:
     drop_last: bool = False
     rank: int = 0
     ranks: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse batches too small to be shared."""
+        check_ranks(self.batch_size, self.ranks, self.shuffle)
 
     @property
     def _count(self) -> int:

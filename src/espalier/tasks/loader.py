@@ -13,7 +13,7 @@ from .geometry import crop_draws
 from .images import Crops, Images, read
 from .normalise import IMAGENET
 from .randomness import seeded
-from .streaming import batches
+from .streaming import batches, check_ranks
 
 _IGNORED = -100  # PyTorch's own number that no label has
 
@@ -53,7 +53,8 @@ class Loader:
     ranks: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse to mix what has no single class, or an unknown number of them."""
+        """Refuse batches too small to be shared, and to mix what has no single class or an unknown number of them."""
+        check_ranks(self.batch_size, self.ranks, self.shuffle)
         if self.augment is None or not self.augment.mixes:
             return
         if self.segments:

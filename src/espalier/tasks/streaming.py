@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from espalier.core import EspalierError
+from espalier.core import EspalierError, FileError
 
 
 class Indexed(Protocol):
@@ -51,6 +51,16 @@ def mapped(function: Callable[[int], Any], count: int, workers: int) -> Iterator
         if isinstance(made, EspalierError):
             raise made
         yield made
+
+
+def check_ranks(batch_size: int, ranks: int, training: bool) -> None:
+    """See that every process has two examples of a training batch, which batch norm needs.
+
+    Raises:
+        FileError: it has not.
+    """
+    if training and ranks > 1 and batch_size < 2 * ranks:
+        raise FileError(f"batch_size={batch_size} is too small for {ranks} processes: give each two examples or more")
 
 
 def cores() -> int:

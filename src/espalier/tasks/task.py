@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from .batches import Batches, as_batches, from_the_start
+from .batches import Batches, as_batches, from_the_start, shard
 from .evaluation import count
 from .loader import Loader
 from .metrics import Accuracy, Metrics, classification_loss
@@ -131,6 +131,20 @@ class Task:
             train=from_the_start(self.train),
             validation=from_the_start(self.validation),
             test=self._seal.resealed(),
+        )
+
+    def sharded(self, rank: int, ranks: int) -> Task:
+        """Return the task as process ``rank`` of ``ranks`` reads it: its part of every batch of every split.
+
+        The parts of a batch make up the whole one, so ``batch_size`` counts all ranks' images; give ``measure`` and
+        ``test_once`` a ``sum_ranks``. The test split keeps its seal.
+
+        Raises:
+            FileError: a split is read by the user's own loader, which nobody else can divide.
+        """
+        seal = replace(self._seal, _batches=shard(self._seal._batches, rank, ranks))
+        return replace(
+            self, train=shard(self.train, rank, ranks), validation=shard(self.validation, rank, ranks), test=seal
         )
 
     def _values(self, counts: Tensor) -> dict[str, float]:
