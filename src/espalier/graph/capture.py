@@ -18,6 +18,7 @@ from torch import nn
 
 from ..core import ModelError
 from .hearing import hearing
+from .meta_layouts import MetaLayouts
 from .record import Record, tensors_in
 from .recorder import Calls, Recorder
 from .skeleton import map_tensors, skeleton, tag_sizes
@@ -35,20 +36,24 @@ def run_model(model: nn.Module, example: Any, forward_fn: Forward | None) -> Any
     return model(*example) if isinstance(example, tuple | list) else model(example)
 
 
-def capture(model: nn.Module, example: Any, forward_fn: Forward | None, *, training: bool) -> Record:
+def capture(
+    model: nn.Module, example: Any, forward_fn: Forward | None, *, layouts: MetaLayouts, training: bool
+) -> Record:
     """Record one forward pass on a copy of the model; nothing of the model, its buffers or the RNG changes.
+
+    ``layouts`` of an earlier capture of the model make this one faster.
 
     Raises:
         ModelError: the model does not run on its example.
     """
     device = next((p.device.type for p in model.parameters()), "cpu")
     try:
-        return _capture(model, example, forward_fn, training, to_meta=True)
+        return _capture(model, example, forward_fn, training, layouts)
     except Exception as error:
         if device == "meta":
             raise _does_not_run(model, example, error) from error
     try:
-        return _capture(model, example, forward_fn, training, to_meta=False)
+        return _capture(model, example, forward_fn, training, None)
     except Exception as error:
         raise _does_not_run(model, example, error) from error
 
@@ -62,7 +67,10 @@ def _does_not_run(model: nn.Module, example: Any, error: Exception) -> ModelErro
     )
 
 
-def _capture(model: nn.Module, example: Any, forward_fn: Forward | None, training: bool, to_meta: bool) -> Record:
+def _capture(
+    model: nn.Module, example: Any, forward_fn: Forward | None, training: bool, layouts: MetaLayouts | None
+) -> Record:
+    to_meta = layouts is not None
     twin = skeleton(model, "meta" if to_meta else None)
     if to_meta:
         example = map_tensors(example, lambda t: t.to("meta"))
@@ -72,7 +80,7 @@ def _capture(model: nn.Module, example: Any, forward_fn: Forward | None, trainin
     twin.train(training)
     tag_sizes(twin)
     record = Record(training, on_meta=to_meta)
-    recorder = Recorder(record)
+    recorder = Recorder(record, layouts)
     for name, tensor in named_tensors(twin).items():
         record.names[recorder.see(tensor)] = name
     for tensor in tensors_in(example):

@@ -185,15 +185,24 @@ class Graph(Traced):
         """Return how many units every group keeps."""
         return {name: len(plan.keep.get(name, range(size))) for name, size in self.sizes.items()}
 
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Atomic units that belong to groups, and where each is in the concatenation of all groups' units."""
+        starts = np.concatenate([[0], np.cumsum(self.partition.sizes, dtype=np.int64)])
+        members = np.nonzero(self.partition.group >= 0)[0]
+        return members, starts[self.partition.group[members]] + self.partition.rank[members]
+
     def alive(self, plan: Plan) -> np.ndarray:
         """Return, for every atomic unit of the arena, whether the plan keeps it."""
-        alive = np.ones(len(self.partition.group), bool)
-        for number, name in enumerate(self.order):
+        kept = [np.ones(size, bool) for size in self.sizes.values()]
+        for units, name in zip(kept, self.order, strict=True):
             if name in plan.keep:
-                kept = np.zeros(self.sizes[name], bool)
-                kept[list(plan.keep[name])] = True
-                members = np.nonzero(self.partition.group == number)[0]
-                alive[members] = kept[self.partition.rank[members]]
+                units[:] = False
+                units[list(plan.keep[name])] = True
+        alive = np.ones(len(self.partition.group), bool)
+        if kept:
+            members, places = self._places
+            alive[members] = np.concatenate(kept)[places]
         return alive
 
     def kept(self, dim: Dim, alive: np.ndarray) -> np.ndarray:
@@ -208,11 +217,15 @@ class Graph(Traced):
         self.check(plan)
         alive = self.alive(plan)
         slices: dict[tuple[str, int], Slice] = {}
+        same: dict[bytes, tuple[int, ...]] = {}  # dimensions of one group share their kept positions
         for name, dims in self.leaves.items():
             for d, dim in enumerate(dims):
                 kept = self.kept(dim, alive)
                 if not kept.all():
-                    slices[name, d] = Slice(name, d, tuple(np.nonzero(kept)[0].tolist()), len(kept))
+                    key = kept.tobytes()
+                    if key not in same:
+                        same[key] = tuple(np.nonzero(kept)[0].tolist())
+                    slices[name, d] = Slice(name, d, same[key], len(kept))
         return Surgery(slices, self._attributes(plan))
 
     def attribute_values(self, plan: Plan) -> dict[tuple, int]:

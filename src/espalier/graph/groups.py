@@ -86,7 +86,7 @@ def _siblings(axes: Axes, leaves: dict[str, Dims]) -> Partition:
         atoms = axes.units.resolve(dim)
         for j in range(atoms.shape[1]):
             column = atoms[:, j][atoms[:, j] > NONE]
-            np.add.at(tags, column, random.integers(1, 2**63, dtype=np.uint64))
+            _add(tags, column, random.integers(1, 2**63, dtype=np.uint64))
             if occurs:
                 seen[column] = True
 
@@ -102,14 +102,23 @@ def _siblings(axes: Axes, leaves: dict[str, Dims]) -> Partition:
     free = np.nonzero(seen)[0]
     _, inverse = np.unique(tags[free], return_inverse=True)
     inverse = inverse.reshape(-1)
-    group = np.full(count, -1, np.int64)
-    rank = np.zeros(count, np.int64)
+    group = np.full(count, -1, np.int32)
+    rank = np.zeros(count, np.int32)
     order = np.argsort(inverse, kind="stable")
     sizes = np.bincount(inverse) if len(inverse) else np.zeros(0, np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else sizes
     group[free] = inverse
     rank[free[order]] = np.arange(len(free)) - np.repeat(starts, sizes)
     return Partition(axes, group, rank, sizes.tolist())
+
+
+def _add(tags: np.ndarray, units: np.ndarray, tag: np.uint64) -> None:
+    """Add a tag to each unit as often as it occurs; ``np.add.at`` is slow, and most columns repeat nothing."""
+    once = len(units) < 2 or bool((units[1:] > units[:-1]).all())
+    if once:
+        tags[units] += tag
+    else:
+        np.add.at(tags, units, tag)
 
 
 def _freeze_misfits(axes: Axes, leaves: dict[str, Dims], found: Partition) -> bool:

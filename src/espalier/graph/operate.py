@@ -62,10 +62,14 @@ def check_surgery(model: nn.Module, surgery: Surgery) -> None:
         CutError: a tensor, module or attribute is missing, a size differs, or a value is of another type.
     """
     tensors = named_tensors(model)
+    right: set[tuple[int, int]] = set()  # (id of kept positions, size): dimensions of one group share theirs
     for one in surgery.slices.values():
         if one.tensor not in tensors:
             raise CutError(f"the model has no tensor {one.tensor!r}")
         _check_slice(one, tuple(tensors[one.tensor].shape))
+        if (id(one.keep), one.size) not in right:
+            _check_positions(one)
+            right.add((id(one.keep), one.size))
     modules = dict(model.named_modules(remove_duplicate=False))
     for change in surgery.attributes.values():
         if change.module not in modules:
@@ -84,13 +88,20 @@ def slice_tensor(tensor: Tensor, slices: Mapping[int, Slice]) -> Tensor:
 
 
 def _check_slice(one: Slice, shape: tuple[int, ...]) -> None:
-    where = f"tensor {one.tensor!r}, dimension {one.dim}"
+    where = _where(one)
     if not 0 <= one.dim < len(shape):
         raise CutError(f"{where}: the tensor has {len(shape)} dimensions")
     if shape[one.dim] != one.size:
         raise CutError(f"{where}: the surgery expects size {one.size}, the model has {shape[one.dim]}")
+
+
+def _check_positions(one: Slice) -> None:
     if not one.keep or min(one.keep) < 0 or max(one.keep) >= one.size or len(set(one.keep)) != len(one.keep):
-        raise CutError(f"{where}: kept positions must be distinct, in range and at least one")
+        raise CutError(f"{_where(one)}: kept positions must be distinct, in range and at least one")
+
+
+def _where(one: Slice) -> str:
+    return f"tensor {one.tensor!r}, dimension {one.dim}"
 
 
 def _sliced_tensors(model: nn.Module, surgery: Surgery) -> dict[int, Tensor]:

@@ -45,6 +45,7 @@ class Op:
     call: str
     many: bool = False
     passed: tuple = ()
+    _refs: list[int] | None = None
 
     @property
     def name(self) -> str:
@@ -53,7 +54,9 @@ class Op:
 
     def refs(self) -> list[int]:
         """Return the values it reads, in order."""
-        return [r.value for r in walk((self.args, self.kwargs)) if isinstance(r, Ref)]
+        if self._refs is None:
+            self._refs = [r.value for r in walk((self.args, self.kwargs)) if isinstance(r, Ref)]
+        return self._refs
 
 
 @dataclass

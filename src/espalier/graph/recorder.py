@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .meta_layouts import MetaLayouts
 from .record import Op, Record, Ref, rebuild, walk
 from .sizes import Real, Size, plain
 from .source_lines import source_line
@@ -41,7 +42,7 @@ _OPENED = {"multi_head_attention_forward", *_COMPOSITE}  # written in Python, wi
 class Recorder(TorchDispatchMode):
     """Records every ATen operator."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, layouts: MetaLayouts | None) -> None:
         super().__init__()
         self.record = record
         self.scopes: list[str] = [""]
@@ -49,6 +50,7 @@ class Recorder(TorchDispatchMode):
         self.muted = False
         self._values: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []  # ids stay unique while the tensors live
+        self.layouts = layouts
 
     def see(self, tensor: torch.Tensor) -> int:
         """Return the value of a tensor; one never seen before was created outside: a constant."""
@@ -81,9 +83,7 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         name, numbers = self.calls[-1]
         refs = rebuild((args, kwargs), self.leaf)
-        result = _by_shape(func, args) if self.record.on_meta else None
-        if result is None:
-            result = func(*args, **kwargs)
+        result = self.layouts.run(func, args, kwargs) if self.layouts else func(*args, **kwargs)
         self.write(func, *_with_provenance(refs, name, numbers), result)
         return result
 
@@ -109,26 +109,6 @@ class Recorder(TorchDispatchMode):
             for item in (walk(result) if many else (result,))
         )
         self.record.ops.append(Op(func, args, kwargs, outs, self.scopes[-1], source_line(), *self._call(many)))
-
-
-_SAME_SHAPE = set(
-    "relu relu_ relu6 gelu gelu_ silu silu_ sigmoid sigmoid_ tanh hardtanh hardtanh_ hardswish hardswish_ hardsigmoid "
-    "hardsigmoid_ leaky_relu leaky_relu_ add add_ sub mul mul_ div div_ bernoulli_".split()
-)
-
-
-def _by_shape(func: Any, args: tuple) -> torch.Tensor | None:
-    """Return a pointwise operator's result on meta without running it: meta kernels in Python are slow."""
-    name = func._opname
-    if name not in _SAME_SHAPE or not args or not isinstance(args[0], torch.Tensor):
-        return None
-    first = args[0]
-    for other in args[1:]:
-        if isinstance(other, torch.Tensor) and (other.dtype != first.dtype or other.shape != first.shape):
-            return None
-    if not first.is_floating_point() or not first.is_meta:
-        return None
-    return first if name.endswith("_") else torch.empty_like(first)
 
 
 class Calls(TorchFunctionMode):
@@ -194,7 +174,7 @@ class Calls(TorchFunctionMode):
             if name in _KEEPS_SHAPE and args[0].is_meta:  # a slow decomposition of a known shape
                 result = torch.empty_like(args[0])
             else:
-                result = func(*args, **kwargs)
+                result = recorder.layouts.remembered(func, args, kwargs) if recorder.layouts else func(*args, **kwargs)
         finally:
             recorder.muted = False
         recorder.write(name, refs[0], refs[1], result)

@@ -15,6 +15,7 @@ from .conditions import conditions, equalities, losses
 from .graph import Graph, Traced
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
+from .meta_layouts import MetaLayouts
 from .record import Record, tensors_in
 from .rescale import Rescaled, find_rescaled
 from .rules import rule_for
@@ -54,10 +55,11 @@ def trace(model: nn.Module, example: Any, forward_fn: Forward | None = None, *, 
 
 
 def _trace(model: nn.Module, example: Any, forward_fn: Forward | None, free_outputs: bool) -> Graph:
-    records = [capture(model, example, forward_fn, training=False)]
+    layouts = MetaLayouts()
+    records = [capture(model, example, forward_fn, layouts=layouts, training=False)]
     notes: list[str] = []
     try:
-        records.append(capture(model, example, forward_fn, training=True))
+        records.append(capture(model, example, forward_fn, layouts=layouts, training=True))
     except ModelError as error:
         notes.append(f"the train-mode forward was not recorded, heads that run only in training are unknown: {error}")
     tensors = named_tensors(model)

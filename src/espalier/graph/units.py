@@ -109,10 +109,11 @@ class Units:
         columns = []
         for j in range(ids.shape[1]):
             column, block = ids[:, j], blocks[:, j]
-            used = np.unique(block)
-            if used[-1] < 0:
-                columns.append(column[:, None])
+            if (block == block[0]).all():
+                known = block[0] >= 0
+                columns.append(self._blocks[block[0]][self._row[column]] if known else column[:, None])
                 continue
+            used = np.unique(block)
             width = max([self._blocks[b].shape[1] for b in used if b >= 0] + [1])
             wide = np.zeros((len(column), width), np.int32)
             for b in used:
@@ -130,9 +131,7 @@ class Units:
         """Freeze every unit of a dimension."""
         atoms = self.resolve(dim)
         if atoms.shape[1]:
-            atoms = np.unique(atoms)
-            atoms = atoms[atoms > NONE]
-            self._why[atoms] = self.why(why)
+            self._why[atoms[atoms > NONE]] = self.why(why)
             self._resolved.clear()
 
     def _union(self, a: np.ndarray, b: np.ndarray) -> None:
