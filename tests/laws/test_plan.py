@@ -234,7 +234,7 @@ def test_the_default_floor_is_lowered_with_a_note():
     graph = Chain([100, 100], [1, 1])
     result = plan(graph, scores_of(graph, 0), Budget(params=0.01))
     assert "floor of 0.1 of a group was lowered to 0.05" in result.notes[0]
-    with pytest.raises(BudgetError, match=r"Without your .* floor .* would reach it"):
+    with pytest.raises(BudgetError, match=r"Without your floor .* would reach it"):
         plan(graph, scores_of(graph, 0), Budget(params=0.01), floor=0.1)
 
 
