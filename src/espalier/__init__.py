@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, criteria, graph, tasks, zoo
+    from . import backends, criteria, graph, recovery, tasks, zoo
     from .api import compress, default_example, model
     from .backends import export
     from .core import Budget, Cost, EspalierError, Plan, ProofError
@@ -45,6 +45,7 @@ _HOMES = {
     "model": "api",
     "plan": "selection",
     "prove": "graph",
+    "recovery": "",
     "save": "graph",
     "taps": "graph",
     "tasks": "",
@@ -78,6 +79,7 @@ __all__ = [
     "model",
     "plan",
     "prove",
+    "recovery",
     "save",
     "taps",
     "tasks",
