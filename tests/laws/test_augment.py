@@ -89,6 +89,19 @@ def test_a_librarys_random_numbers_leave_everyone_elses_alone() -> None:
     assert (torch.rand(()), np.random.rand(), random.random()) == expected
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_kornias_transforms_are_taken_as_they_are(workers: int) -> None:
+    kornia = pytest.importorskip("kornia.augmentation", reason="kornia is not installed")
+    transform = kornia.AugmentationSequential(
+        kornia.RandomErasing(p=1.0), kornia.RandomGaussianBlur((3, 3), (0.1, 2.0))
+    )
+    torch.manual_seed(1)
+    first = list(loader(Augment(flip=True, pad=1, transform=transform)))
+    torch.manual_seed(2)
+    assert same(first, loader(Augment(flip=True, pad=1, transform=transform), workers=workers))
+    assert not same(first, loader(Augment(flip=True, pad=1)))
+
+
 @given(count=st.integers(1, 60), each=st.integers(2, 5), ranks=st.integers(1, 4), shuffle=st.booleans())
 def test_ranks_share_every_batch(count: int, each: int, ranks: int, shuffle: bool) -> None:
     images = torch.arange(count).float().view(-1, 1, 1, 1)

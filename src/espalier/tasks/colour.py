@@ -30,11 +30,16 @@ def recoloured(images: Tensor, strength: float, generator: torch.Generator) -> T
 
 def _recoloured(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
     x = (x * brightness).clamp_(0, 1)
-    x = torch.lerp(_grey(x).mean((2, 3), keepdim=True), x, contrast).clamp_(0, 1)
-    return x if x.shape[1] != len(_LUMA) else torch.lerp(_grey(x), x, saturation).clamp_(0, 1)
+    mean = _grey(x).mean((2, 3), keepdim=True)
+    x = x.mul_(contrast).add_((1 - contrast) * mean).clamp_(0, 1)
+    if x.shape[1] != len(_LUMA):
+        return x
+    grey = _grey(x)
+    return x.mul_(saturation).add_((1 - saturation) * grey).clamp_(0, 1)
 
 
 def _grey(x: Tensor) -> Tensor:
     if x.shape[1] != len(_LUMA):
         return x.mean(1, keepdim=True)
-    return (x * torch.tensor(_LUMA).view(-1, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = (x[:, i : i + 1] * weight for i, weight in enumerate(_LUMA))
+    return red.add_(green).add_(blue)
