@@ -44,7 +44,7 @@ def test_import_is_light() -> None:
 
 def test_front_door_lists_what_it_serves() -> None:
     assert es.__all__ == sorted(es._HOMES)
-    assert set(es.__all__) <= set(dir(es))
+    assert sorted(dir(es)) == sorted([*es.__all__, "__version__"])
     with pytest.raises(AttributeError, match="no attribute 'prune'"):
         _ = es.prune
 

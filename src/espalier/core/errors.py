@@ -10,6 +10,10 @@ class EspalierError(Exception):
     """The root of all expected errors: the command line prints its message and exits with 2."""
 
 
+class KindError(EspalierError, TypeError):
+    """An argument is of another kind than the function takes."""
+
+
 class ModelError(EspalierError):
     """The model cannot be used: it does not run on its example, or nothing in it can be pruned."""
 

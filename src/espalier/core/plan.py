@@ -17,11 +17,13 @@ class Plan:
         keep: ``{group name: kept unit indices, ascending}``; a group that is not named keeps all its units.
         fingerprint: of the network that it was made for; "" fits any network with these groups.
         notes: what the planner wants the user to know.
+        sizes: ``{group name: units before the cut}`` of every group, where the planner wrote it down; for people.
     """
 
     keep: Mapping[str, tuple[int, ...]]
     fingerprint: str = ""
     notes: tuple[str, ...] = field(default=())
+    sizes: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         clean = {}
@@ -34,10 +36,20 @@ class Plan:
             clean[name] = kept
         object.__setattr__(self, "keep", clean)
 
+    def __repr__(self) -> str:
+        kept, total = sum(map(len, self.keep.values())), sum(self.sizes.values())
+        count = f"{len(self.keep)} groups named, {kept} units kept in them"
+        if self.sizes and self.keep.keys() <= self.sizes.keys():
+            lost = {name: self.sizes[name] - len(units) for name, units in self.keep.items()}
+            cut = sum(map(bool, lost.values()))
+            count = f"{cut} of {len(self.sizes)} groups cut, {total - sum(lost.values())} of {total} units kept"
+        return f"Plan({'; '.join([count, *self.notes])})"
+
     def to_json(self) -> str:
         """Return the plan as JSON; ``from_json(to_json())`` is the same plan."""
         keep = {name: list(units) for name, units in self.keep.items()}
-        return json.dumps({"keep": keep, "fingerprint": self.fingerprint, "notes": list(self.notes)})
+        sizes = {"sizes": dict(self.sizes)} if self.sizes else {}
+        return json.dumps({"keep": keep, "fingerprint": self.fingerprint, "notes": list(self.notes), **sizes})
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -49,7 +61,8 @@ class Plan:
         try:
             data = json.loads(text)
             keep = {str(name): tuple(_unit(u) for u in units) for name, units in data["keep"].items()}
-            return cls(keep, str(data.get("fingerprint", "")), tuple(map(str, data.get("notes", ()))))
+            sizes = {str(name): _unit(size) for name, size in data.get("sizes", {}).items()}
+            return cls(keep, str(data.get("fingerprint", "")), tuple(map(str, data.get("notes", ()))), sizes)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanError(f"this text is not a plan: {error}") from error
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import Group, ModelError, Slot
+from ..core import Group, KindError, ModelError, Slot
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -30,6 +30,11 @@ def slot_parameters(model: nn.Module, graph: Graph) -> dict[str, Tensor]:
         ModelError: none is there or one is shaped otherwise (the model is not the one that was traced), or the
             weights are on the meta device and have no values.
     """
+    if not isinstance(model, nn.Module) or not hasattr(graph, "groups"):
+        raise KindError(
+            f"a criterion takes a model and its graph, not {type(model).__name__} and {type(graph).__name__}: "
+            "es.trace(model, example) makes the graph"
+        )
     given = dict(model.named_parameters(remove_duplicate=False))
     wanted = dict.fromkeys(slot.tensor for group in graph.groups.values() for slot in group.slots)
     found = {name: given[name].detach() for name in wanted if name in given}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core import ModelError
+from ..core import ModelError, cause
 from .hearing import hearing
 from .meta_layouts import MetaLayouts
 from .record import Record, tensors_in
@@ -59,12 +59,19 @@ def capture(
 
 
 def _does_not_run(model: nn.Module, example: Any, error: Exception) -> ModelError:
-    shapes = [tuple(t.shape) for t in tensors_in(example)]
+    if isinstance(error, ModelError):
+        return error
+    given = ", ".join(f"{tuple(t.shape)} of {_dtype(t)}" for t in tensors_in(example)) or "no tensors"
+    weights = ", ".join(dict.fromkeys(_dtype(parameter) for parameter in model.parameters()))
     return ModelError(
-        f"{type(model).__name__} does not run on its example (tensors of shape {shapes}): "
-        f"{type(error).__name__}: {error}. Pass the example as a tensor, a tuple of positional arguments or a dict "
-        "of keyword arguments, or give a forward_fn(model, example)."
+        f"{type(model).__name__}, whose weights are {weights}, does not run on its example: {given}. Pass the example "
+        "as a tensor, a tuple of positional arguments or a dict of keyword arguments, or give a "
+        f"forward_fn(model, example). The cause: {cause(error)}"
     )
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _capture(

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..core import NOT_PROVED, CutError, Plan, Surgery
 from .graph import Graph
+from .kinds import check_cut
 from .layers import whole_surgery
 from .operate import check_surgery, forget, operate
 from .prove import prove as prove_surgery
@@ -53,6 +54,7 @@ def prepared(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
     Raises:
         PlanError, CutError: see ``cut``.
     """
+    check_cut("cut", model, graph, plan)
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
     traced = {name: shape for name, shape in graph.shapes.items() if name in graph.leaves}
     wrong = [name for name, shape in traced.items() if shapes.get(name) != shape]

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ..core import NOT_PROVED, PROOFS, CutError, FileError, Surgery
 from ..core.atomic import replacing
 from .header import VERSION, Header, check_names, read_header, sha256
+from .kinds import check_model, check_path
 from .layers import contradictions
 from .operate import check_surgery, operate
 from .tensors import aliases, named_tensors
@@ -40,6 +41,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     Raises:
         FileError: the model has state that safetensors cannot hold, or the place cannot be written.
     """
+    check_model("save", model)
+    check_path("save", path)
     _refuse_graph_module(model)
     target = Path(path)
     tensors = {name: tensor.detach() for name, tensor in stored_tensors(model).items()}
@@ -78,6 +81,7 @@ def load(path: str | Path, model_or_factory: nn.Module | Callable[[], nn.Module]
     Raises:
         FileError: the file is missing, truncated, damaged or foreign, or belongs to another architecture.
     """
+    check_path("load", path)
     source = Path(path)
     header = read_header(source)
     given = isinstance(model_or_factory, nn.Module)

@@ -14,6 +14,7 @@ from ..core import Cost, Frozen, Group, Plan, PlanError, SetAttribute, Slice, Su
 from .capture import Forward
 from .conditions import Condition
 from .cost import CostModel, compile_cost
+from .explain import explain
 from .feasible import Limits
 from .groups import Partition
 from .inference import Axes, Dims
@@ -246,29 +247,9 @@ class Graph(Traced):
     # ---- words ------------------------------------------------------------------------------------------------------
 
     def explain(self, name: str) -> str:
-        """Say which groups a module or tensor is in, who else is, and what freezes it.
+        """Say which groups a module, a container of modules, a tensor or a group is, who else is, and what freezes it.
 
         Raises:
-            UnknownNameError: no tensor of that name was traced.
+            UnknownNameError: nothing of that name was traced; the message has the nearest name.
         """
-        known = {*self.shapes, *(n.rpartition(".")[0] for n in self.shapes)}
-        if name not in known:
-            raise UnknownNameError("module or tensor", name, known)
-
-        def ours(tensor: str) -> bool:
-            return tensor == name or tensor.startswith(name + ".")
-
-        lines = [f"{name}:"]
-        for group in self.groups.values():
-            mine = [s for s in group.slots if ours(s.tensor)]
-            if mine:
-                where = ", ".join(f"{s.tensor} dim {s.dim} ({s.role})" for s in mine)
-                lines.append(f"  {where}: group {group.name}, {group.size} units")
-                others = sorted({s.tensor for s in group.slots if not ours(s.tensor)})
-                lines.append("    lives with " + (", ".join(others) or "nothing else"))
-                lines.extend(f"    size follows {t.reason}" for t in self.ties if t.derived == group.name)
-        for item in self.frozen:
-            if ours(item.tensor):
-                place = f" at {item.source}" if item.source else ""
-                lines.append(f"  {item.tensor} dim {item.dim}: {item.positions} frozen: {item.reason}{place}")
-        return "\n".join(lines)
+        return explain(self, name)

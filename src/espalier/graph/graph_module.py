@@ -19,6 +19,7 @@ from torch.nn import functional
 from ..core import CutError, Plan, Slice, Surgery
 from .execute import execute
 from .graph import Graph
+from .kinds import check_cut
 from .operate import slice_tensor
 from .record import Op, Ref, rebuild, tensors_in
 from .replay import SlicedReplay
@@ -46,7 +47,8 @@ def to_graph_module(model: nn.Module, graph: Graph, plan: Plan | None = None) ->
         PlanError: the plan does not fit the graph.
         CutError: the model is not the traced one, or the record cannot be run again.
     """
-    plan = plan or Plan({})
+    plan = Plan({}) if plan is None else plan
+    check_cut("to_graph_module", model, graph, plan)
     surgery = graph.surgery(plan)
     holder = _holder(model, graph, surgery)
     rescale(holder, graph, plan)

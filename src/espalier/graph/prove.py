@@ -23,6 +23,7 @@ from ..core import EspalierError, ModelError, Plan, ProofError, cause
 from .agreement import TRAIN_TOLERANCE, Shaken, agree
 from .capture import run_model
 from .graph import Graph
+from .kinds import check_cut
 from .layers import whole_surgery
 from .masked import MaskedReplay
 from .operate import forget, operate
@@ -42,6 +43,7 @@ def prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
     Raises:
         ProofError: the cut model does not run, or differs from the oracle or the witness; names the groups.
     """
+    check_cut("prove", model, graph, plan)
     try:
         return _prove(model, graph, plan)
     except ProofError as error:

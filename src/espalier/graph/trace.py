@@ -15,6 +15,7 @@ from .conditions import conditions, equalities, losses
 from .graph import Graph, Traced
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
+from .kinds import check_model
 from .meta_layouts import MetaLayouts
 from .record import Record, tensors_in
 from .rescale import Rescaled, find_rescaled
@@ -39,16 +40,17 @@ def trace(model: nn.Module, example: Any, forward_fn: Forward | None = None, *, 
         free_outputs: also let the outputs' own channels be cut.
 
     Raises:
+        KindError: the model is no module.
         ModelError: the model does not run on the example, or has no parameters.
     """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"trace takes an nn.Module, not {type(model).__name__}")
+    check_model("trace", model)
     if not any(True for _ in model.parameters()):
         raise ModelError(f"{type(model).__name__} has no parameters: there is nothing to cut")
     if forward_fn is None and not any(True for _ in tensors_in(example)):
         raise ModelError(
-            f"the example, of type {type(example).__name__}, holds no tensor: pass a tensor, a tuple of positional "
-            "arguments or a dict of keyword arguments, or give a forward_fn(model, example)"
+            f"the example, of type {type(example).__name__}, holds no tensor: pass a tensor (torch.as_tensor makes one "
+            "of an array), a tuple of positional arguments or a dict of keyword arguments, or give a "
+            "forward_fn(model, example)"
         )
     with collection_paused():
         return _trace(model, example, forward_fn, free_outputs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from ..core import Budget, BudgetError, Cost, Plan, PlanError, UnknownNameError
+from ..core import Budget, BudgetError, Cost, KindError, Plan, PlanError, UnknownNameError
 from .bounds import Floor, Wishes, bounds, wishes
 from .lattice import Lattice
 from .refusal import refusal
@@ -63,6 +63,11 @@ def plan(  # noqa: PLR0913 - each is one wish of the user's; an options object w
         PlanError: scores do not fit the groups, or an option is out of range.
         UnknownNameError: an unknown strategy, a score of an unknown group, or a pattern that matches nothing.
     """
+    if not hasattr(graph, "groups") or not isinstance(scores, Mapping):
+        raise KindError(
+            f"plan takes a graph and scores by group, not {type(graph).__name__} and {type(scores).__name__}: "
+            "es.trace(model, example) makes the one, a criterion such as es.criteria.magnitude(model, graph) the others"
+        )
     if strategy not in STRATEGIES:
         raise UnknownNameError("strategy", strategy, STRATEGIES)
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
@@ -74,7 +79,7 @@ def plan(  # noqa: PLR0913 - each is one wish of the user's; an options object w
         raise BudgetError(f"the budget is a {type(budget).__name__}: write es.Budget(macs=0.5)")
     limits = Target(dict(budget.limits(graph.cost())))
     if limits.fits(graph.cost()):
-        return Plan({}, graph.fingerprint, ("the network is already within the budget: nothing is cut",))
+        return Plan({}, graph.fingerprint, ("the network is already within the budget: nothing is cut",), graph.sizes)
     asked = {
         "keep": keep,
         "limit": limit,
@@ -87,7 +92,7 @@ def plan(  # noqa: PLR0913 - each is one wish of the user's; an options object w
     levels = STRATEGIES[strategy](graph, movers)
     found, cost = _fitted(lattice, levels, values, limits)
     notes += _landing(lattice, found, cost, limits)
-    result = Plan(found.keep, graph.fingerprint, tuple(notes))
+    result = Plan(found.keep, graph.fingerprint, tuple(notes), graph.sizes)
     graph.check(result)
     return result
 

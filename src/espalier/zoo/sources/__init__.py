@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from espalier.core import EspalierError, ModelError, UnknownNameError, cause
+from espalier.core import EspalierError, KindError, ModelError, UnknownNameError, cause
 
 from . import house, timm_models, torchvision_models, transformers_models, user_file
 from .user_file import is_user_file
@@ -92,6 +92,8 @@ def takes_classes(name: str) -> bool:
 
 def _split(name: str) -> tuple[Any, str]:
     """Return the source's module and the model's name in it."""
+    if not isinstance(name, str):
+        raise KindError(f"a model's name is words, not {type(name).__name__}. {_HOW}")
     if user_file.is_user_file(name):
         return user_file, name
     source, colon, rest = name.partition(":")

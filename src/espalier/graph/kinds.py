@@ -1,0 +1,61 @@
+"""Arguments of the wrong kind get one clear error at the door, not an AttributeError from inside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from torch import nn
+
+from ..core import KindError, Plan
+from .graph import Graph
+
+
+def check_model(verb: str, model: object) -> None:
+    """Check that ``model`` is a module.
+
+    Raises:
+        KindError: it is not.
+    """
+    if isinstance(model, nn.Module):
+        return
+    hint = ""
+    if isinstance(model, Mapping):
+        hint = ": tensors by name are no network; load them into one and give that"
+    elif isinstance(model, type) and issubclass(model, nn.Module):
+        hint = f": give an instance, {model.__name__}(...)"
+    elif isinstance(model, Graph):
+        hint = ": the model comes before the graph"
+    elif isinstance(model, str):
+        hint = f": es.model({model!r}) builds one"
+    raise KindError(f"{verb} takes an nn.Module as its model, not {_kind(model)}{hint}")
+
+
+def check_path(verb: str, path: object) -> None:
+    """Check that ``path`` names a file.
+
+    Raises:
+        KindError: it is neither a string nor a path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise KindError(f"{verb} takes the path of a file as a string or a Path, not {_kind(path)}")
+
+
+def check_cut(verb: str, model: object, graph: object, plan: object) -> None:
+    """Check that these are a module, a graph and a plan.
+
+    Raises:
+        KindError: one of them is not.
+    """
+    check_model(verb, model)
+    if not isinstance(graph, Graph):
+        raise KindError(f"{verb} takes a Graph after the model, not {_kind(graph)}: es.trace(model, example) makes it")
+    if not isinstance(plan, Plan):
+        dictionary = ": es.Plan(...) makes one of a dictionary" if isinstance(plan, Mapping) else ""
+        raise KindError(
+            f"{verb} takes a Plan, not {_kind(plan)}{dictionary or ': es.plan(graph, scores, budget) makes it'}"
+        )
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
