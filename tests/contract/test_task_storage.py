@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow
@@ -33,7 +34,7 @@ def write(folder: Path, name: str, count: int = 40) -> None:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("espalier.tasks.storage._CACHED_FROM", 10)
-    monkeypatch.setattr("espalier.tasks.storage._CHUNK", 16)
+    monkeypatch.setattr("espalier.tasks.storage._CHUNK_BYTES", 16 * 60)
     folder = tmp_path / "data"
     folder.mkdir()
     write(folder, "train.parquet")
@@ -110,6 +111,17 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache_folder() == Path("/somewhere/espalier")
+
+
+def test_processes_that_may_have_no_children_decode_themselves(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = load(data, None)
+    monkeypatch.setattr("espalier.tasks.streaming.current_process", lambda: SimpleNamespace(daemon=True))
+    monkeypatch.setattr("espalier.tasks.streaming.DataLoader", None)
+    task = load_task(f"parquet:{data}", storage=Storage(memory_bytes=0, workers=2))
+    assert torch.equal(next(iter(task.train))[0], next(iter(plain.train))[0])
+    assert torch.equal(load(data, tmp_path / "cache").train.images, plain.train.images)
 
 
 def test_errors_of_many_images_are_as_clear(data: Path, tmp_path: Path) -> None:

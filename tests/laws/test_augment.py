@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -106,6 +106,7 @@ def test_kornias_transforms_are_taken_as_they_are(workers: int) -> None:
 def test_ranks_share_every_batch(count: int, each: int, ranks: int, shuffle: bool) -> None:
     images = torch.arange(count).float().view(-1, 1, 1, 1)
     whole = Loader(images, torch.arange(count), AS_IS, each * ranks, shuffle)
+    assume(ranks == 1 or count >= (2 * ranks if shuffle else ranks))
     orders = [dataclasses.replace(whole, rank=rank, ranks=ranks).order(0) for rank in range(ranks)]
     seen = [int(i) for order in orders for part in order for i in part]
     if not shuffle:
@@ -118,9 +119,17 @@ def test_ranks_share_every_batch(count: int, each: int, ranks: int, shuffle: boo
     assert sorted(first) == sorted(int(i) for order in orders for part in order[:1] for i in part if first)
 
 
-def test_batches_too_small_for_all_ranks_are_refused() -> None:
-    with pytest.raises(EspalierError, match="batch_size=4 is too small for 3 processes"):
-        loader(None, batch_size=4, ranks=3)
+@pytest.mark.parametrize(
+    ("count", "options", "message"),
+    [
+        (40, {"batch_size": 4, "shuffle": True}, "batch_size=4 is too small for 3 processes: it must be at least 6"),
+        (40, {"batch_size": 2, "shuffle": False}, "batch_size=2 is too small for 3 processes: it must be at least 3"),
+        (2, {"batch_size": 8, "shuffle": False}, "2 examples are too few for 3 processes"),
+    ],
+)
+def test_no_rank_is_left_without_a_part(count: int, options: dict, message: str) -> None:
+    with pytest.raises(EspalierError, match=message):
+        Loader(torch.zeros(count, 1, 1, 1), torch.zeros(count), AS_IS, ranks=3, **options)
 
 
 # ---------------------------------------------------------------- crops

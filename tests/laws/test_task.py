@@ -13,6 +13,7 @@ from torch import nn
 
 import espalier as es
 from espalier.tasks import Overlap, SegmentationLoss, SplitError, Task
+from espalier.tasks.evaluation import count
 
 
 def small_task(**options: object) -> Task:
@@ -75,6 +76,22 @@ def test_variants_of_a_task_share_the_seal_and_new_runs_do_not() -> None:
     assert len(task.test) == 1  # counting batches reads nothing
 
 
+def test_processes_that_share_a_task_count_what_one_counts() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    task = es.load_task("digits", batch_size=50)
+    parts = [task.new_run().sharded(rank, 3) for rank in range(3)]
+    counts = [count({"": model}, part.validation, task.metrics)[""] for part in parts]
+    assert task.metrics.values(sum(counts[1:], counts[0])) == task.measure(model, task.validation)
+    others = iter(counts[1:])
+    summed = parts[0].measure(model, parts[0].validation, sum_ranks=lambda own: own + sum(others))
+    assert summed == task.measure(model, task.validation)
+    list(parts[1].test)
+    assert (parts[1].test_reads, task.test_reads) == (1, 0)
+    with pytest.raises(es.EspalierError, match="cannot be divided among processes"):
+        small_task().sharded(0, 2)
+
+
 def test_evaluation_restores_every_modules_mode() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     model.train()
@@ -109,9 +126,9 @@ def test_what_cannot_be_read_again_is_refused() -> None:
 )
 def test_overlap_is_that_of_all_pixels_at_once(sizes: list[int], seed: int, void: int | None) -> None:
     generator = torch.Generator().manual_seed(seed)
-    count, classes = sum(sizes), 3
-    scores = torch.randn(count, classes, 4, 5, generator=generator)
-    labels = torch.randint(0, classes, (count, 4, 5), generator=generator)
+    total_images, classes = sum(sizes), 3
+    scores = torch.randn(total_images, classes, 4, 5, generator=generator)
+    labels = torch.randint(0, classes, (total_images, 4, 5), generator=generator)
     if void is not None:
         labels[torch.rand(labels.shape, generator=generator) < 0.3] = void
     metrics = Overlap(classes, void)

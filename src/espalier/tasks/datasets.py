@@ -54,7 +54,7 @@ class DatasetLoader:
 
     def __post_init__(self) -> None:
         """Refuse batches too small to be shared."""
-        check_ranks(self.batch_size, self.ranks, self.shuffle)
+        check_ranks(self._count, self.batch_size, self.ranks, training=self.shuffle)
 
     @property
     def _count(self) -> int:

@@ -54,7 +54,7 @@ class Loader:
 
     def __post_init__(self) -> None:
         """Refuse batches too small to be shared, and to mix what has no single class or an unknown number of them."""
-        check_ranks(self.batch_size, self.ranks, self.shuffle)
+        check_ranks(len(self.targets), self.batch_size, self.ranks, training=self.shuffle)
         if self.augment is None or not self.augment.mixes:
             return
         if self.segments:

@@ -19,7 +19,7 @@ from espalier.core.atomic import replacing
 from .images import EncodedImages, Images
 from .streaming import cores, mapped
 
-_CHUNK = 1024  # images a step of the progress bar
+_CHUNK_BYTES = 4 << 20  # a step of the progress bar, and what a worker process hands over at once
 _CACHED_FROM = 4096  # images; fewer are decoded in a moment
 
 
@@ -70,7 +70,7 @@ def cache_folder() -> Path | None:
 def _decoded(images: EncodedImages, what: str) -> Tensor:
     """Decode all, by processes where there are many, with a progress bar on a terminal."""
     result = torch.empty(len(images), images.channels, images.height, images.width, dtype=torch.uint8)
-    chunks = torch.arange(len(images)).split(_CHUNK)
+    chunks = torch.arange(len(images)).split(max(1, _CHUNK_BYTES * len(images) // images.decoded_bytes))
     workers = cores() if len(images) >= _CACHED_FROM else 0
     parts = mapped(_Part(images, chunks), len(chunks), workers)
     bar = track(parts, what, len(chunks), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())

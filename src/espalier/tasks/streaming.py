@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import current_process
 from typing import Any, Protocol
 
 import torch
@@ -38,7 +39,7 @@ def mapped(function: Callable[[int], Any], count: int, workers: int) -> Iterator
     Raises:
         EspalierError: what the function raised, as it is, without a worker's traceback.
     """
-    if not workers:
+    if not workers or current_process().daemon:  # such a process may have no children
         yield from map(function, range(count))
         return
     ahead = DataLoader(
@@ -53,14 +54,23 @@ def mapped(function: Callable[[int], Any], count: int, workers: int) -> Iterator
         yield made
 
 
-def check_ranks(batch_size: int, ranks: int, training: bool) -> None:
-    """See that every process has two examples of a training batch, which batch norm needs.
+def check_ranks(examples: int, batch_size: int, ranks: int, *, training: bool) -> None:
+    """See that no process is left without a part: the others would wait for its sums.
+
+    Args:
+        examples: of the split.
+        batch_size: examples a batch over all processes.
+        ranks: processes.
+        training: batch norm needs two examples.
 
     Raises:
-        FileError: it has not.
+        FileError: a process would have none.
     """
-    if training and ranks > 1 and batch_size < 2 * ranks:
-        raise FileError(f"batch_size={batch_size} is too small for {ranks} processes: give each two examples or more")
+    least = 2 * ranks if training else ranks
+    if ranks > 1 and batch_size < least:
+        raise FileError(f"batch_size={batch_size} is too small for {ranks} processes: it must be at least {least}")
+    if ranks > 1 and examples < least:
+        raise FileError(f"{examples} examples are too few for {ranks} processes: there must be at least {least}")
 
 
 def cores() -> int:
