@@ -18,6 +18,8 @@ import espalier as es
 from espalier.core import BudgetError, ModelError, ProofError
 from espalier.graph.rules import pieces
 
+from ..patterns.states import keeping, only_inference
+
 
 class Hidden(nn.Module):
     """Two layers with rolled channels between them, and something after that may hide a wrong result."""
@@ -137,3 +139,9 @@ def test_a_number_is_not_a_budget() -> None:
     graph = es.trace(model, torch.randn(2, 4))
     with pytest.raises(BudgetError, match="es.Budget"):
         es.plan(graph, es.criteria.magnitude(model, graph), 0.5)  # type: ignore[arg-type]
+
+
+def test_a_network_for_inference_only_is_proved_in_eval_mode() -> None:
+    model, example = keeping(only_inference)().eval(), torch.randn(2, 4, 4)
+    graph = es.trace(model, example)
+    assert es.cut(model, graph, es.Plan({"one.weight:0": (1, 4, 6)})).espalier_proof == "float64"

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from . import attention, attention_positions, convolutions, gates, joins, norms, pythons, recurrent, structure, weights
+from . import (
+    attention,
+    attention_positions,
+    convolutions,
+    gates,
+    graphs,
+    joins,
+    norms,
+    packed,
+    pythons,
+    recurrent,
+    reductions,
+    states,
+    structure,
+    weights,
+)
 from .base import Pattern
 
 PATTERNS: list[Pattern] = [
@@ -11,10 +26,14 @@ PATTERNS: list[Pattern] = [
     *joins.PATTERNS,
     *norms.PATTERNS,
     *recurrent.PATTERNS,
+    *packed.PATTERNS,
     *attention.PATTERNS,
     *attention_positions.PATTERNS,
     *gates.PATTERNS,
+    *reductions.PATTERNS,
+    *graphs.PATTERNS,
     *weights.PATTERNS,
+    *states.PATTERNS,
     *pythons.PATTERNS,
 ]
 BY_NAME = {pattern.name: pattern for pattern in PATTERNS}

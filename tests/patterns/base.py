@@ -35,6 +35,19 @@ class Pattern:
     refused: str = ""
 
 
+class Net(nn.Module):
+    """A network in one expression: ``Net(lambda net, x: net.two(net.one(x)), one=nn.Linear(4, 8), two=...)``."""
+
+    def __init__(self, run: Callable[..., Any], **parts: Any) -> None:
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.run(self, *inputs)
+
+
 def image(channels: int = 3, *size: int) -> Callable[[], Tensor]:
     """Return a maker of a batch of two images; sizes collide with channel counts on purpose."""
     return partial(torch.randn, 2, channels, *(size or (8, 8)))

@@ -31,9 +31,13 @@ def call(model: nn.Module, example: Any) -> Any:
 
 
 def outputs(model: nn.Module, example: Any) -> list[Tensor]:
-    """Return all output tensors, without gradients."""
+    """Return all output tensors, without gradients; what the model writes into its buffers is put back."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad():
-        return [leaf for leaf in tree_leaves(call(model, example)) if isinstance(leaf, Tensor)]
+        found = [leaf.clone() for leaf in tree_leaves(call(model, example)) if isinstance(leaf, Tensor)]
+        for name, buffer in before.items():
+            model.get_buffer(name).copy_(buffer)
+    return found
 
 
 def build(pattern: Pattern, seed: int = 0) -> tuple[nn.Module, Any]:

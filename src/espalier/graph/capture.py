@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core import ModelError, cause
+from ..core import ModelError
 from .hearing import hearing
 from .meta_layouts import MetaLayouts
 from .record import Record, tensors_in
 from .recorder import Calls, Recorder
 from .skeleton import map_tensors, skeleton, tag_sizes
 from .tensors import named_tensors
+from .traceable import does_not_run
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -51,27 +52,11 @@ def capture(
         return _capture(model, example, forward_fn, training, layouts)
     except Exception as error:
         if device == "meta":
-            raise _does_not_run(model, example, error) from error
+            raise does_not_run(model, example, error) from error
     try:
         return _capture(model, example, forward_fn, training, None)
     except Exception as error:
-        raise _does_not_run(model, example, error) from error
-
-
-def _does_not_run(model: nn.Module, example: Any, error: Exception) -> ModelError:
-    if isinstance(error, ModelError):
-        return error
-    given = ", ".join(f"{tuple(t.shape)} of {_dtype(t)}" for t in tensors_in(example)) or "no tensors"
-    weights = ", ".join(dict.fromkeys(_dtype(parameter) for parameter in model.parameters()))
-    return ModelError(
-        f"{type(model).__name__}, whose weights are {weights}, does not run on its example: {given}. Pass the example "
-        "as a tensor, a tuple of positional arguments or a dict of keyword arguments, or give a "
-        f"forward_fn(model, example). The cause: {cause(error)}"
-    )
-
-
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+        raise does_not_run(model, example, error) from error
 
 
 def _capture(

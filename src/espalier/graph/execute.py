@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from .record import Op
@@ -20,6 +21,9 @@ _COMPOSITE: dict[str, Callable] = {
     "bilinear": torch.bilinear,
     "batch_norm": torch.batch_norm,
     "layer_norm": torch.layer_norm,
+    "_pad_packed_sequence": torch._VF._pad_packed_sequence,  # type: ignore[attr-defined]
+    "pad_sequence": nn.utils.rnn.pad_sequence,
+    "_sparse_mm": torch.sparse.mm,
 }
 
 

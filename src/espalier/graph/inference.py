@@ -130,6 +130,10 @@ class Call:
         value = self.op.outs[i]
         return () if value is None else self.record.shapes[value]
 
+    def is_read(self, i: int) -> bool:
+        """Whether anything reads an output, the model's caller included."""
+        return self.op.outs[i] in self.record.read
+
     def dim(self, name: str = "dim", of: str = "self") -> int:
         """Return a dimension argument, counted from the front."""
         rank = len(self.dims(of))
@@ -209,6 +213,9 @@ COMPOSITE_ARGUMENTS = {
     ),
     "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable"),
     "bilinear": ("input1", "input2", "weight", "bias"),
+    "_pad_packed_sequence": ("data", "batch_sizes", "batch_first", "padding_value", "total_length"),
+    "pad_sequence": ("sequences", "batch_first", "padding_value", "padding_side"),
+    "_sparse_mm": ("mat1", "mat2"),
 }  # fmt: skip
 _signatures: dict[Any, list[tuple[str, Any]]] = {}
 

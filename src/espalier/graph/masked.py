@@ -23,17 +23,20 @@ from torch import Tensor
 from ..core import Plan
 from .execute import execute
 from .graph import Graph
-from .inference import bind
+from .inference import bind, tensor_refs
 from .linear_paths import MULS
+from .masked_moves import MOVES
 from .masked_statistics import STATISTICS, reduced
-from .record import Op, Ref, rebuild
+from .record import Op, Ref, rebuild, walk
 from .replay import Replay
 from .rules import contraction, factories, has_rule, indexing, pieces, reductions, spatial, structure
 from .sizes import Real, Size, evaluate
 
+_SPECIAL = {**STATISTICS, **MOVES}
 _MOVES = {*structure.RULES, *pieces.RULES, *spatial.RULES, *indexing.RULES} - {"embedding"}
 _SUMS = {*contraction.RULES, "lstm", "gru", "rnn_tanh", "rnn_relu"}
 _REDUCES = set(reductions.RULES)
+_NUMBERS = ("index", "indices", "lengths", "batch_sizes", "offsets")  # arguments that number positions
 
 
 class MaskedReplay(Replay):
@@ -82,8 +85,8 @@ class MaskedReplay(Replay):
             self._keep(op, None)
             return
         name = op.name.removeprefix("aten.").removesuffix("_") if not isinstance(op.func, str) else op.func
-        with_masks = rebuild((op.args, op.kwargs), self.mask_operand)
-        special = STATISTICS.get(name)
+        with_masks = self._mask_operands(op)
+        special = _SPECIAL.get(name)
         if special is not None:
             result, mask = special(self, op, args, kwargs)
         elif name in _MOVES:
@@ -94,8 +97,8 @@ class MaskedReplay(Replay):
             result, mask = execute(op, args, kwargs), self._reduced(op)
         else:
             result = execute(op, args, kwargs)
-            mask = _product(result if isinstance(result, Tensor) else result[0], masks)
-            mask = self._in_place(op, mask)
+            first = next((r for r in walk(result) if isinstance(r, Tensor)), None)  # Python may ask for a number
+            mask = None if first is None else self._in_place(op, _product(first, masks))
         self.store(op, _blank(op, result, mask))
         self._keep(op, mask)
 
@@ -121,39 +124,57 @@ class MaskedReplay(Replay):
         for value, one in zip(op.outs, masks, strict=False):
             if value is not None:
                 own = self.values[value]
-                same = one is not None and own.is_floating_point() and one.shape == own.shape
-                self.masks[value] = one if same else None
+                self.masks[value] = one if one is not None and one.shape == own.shape else None
 
-    def mask_operand(self, item: Any) -> Any:
-        """Return a tensor operand's mask, ones where everything is kept; anything else as it is."""
-        if not isinstance(item, Ref):
+    def _mask_operands(self, op: Op) -> Any:
+        """Return an operator's arguments with masks for its tensors, except for what numbers positions."""
+        bound = bind(op)
+        numbers = {r.value for name in _NUMBERS for r in tensor_refs(bound.get(name)) if self._is_whole(r.value)}
+
+        def operand(item: Any) -> Any:
+            if isinstance(item, Ref):
+                return self.values[item.value] if item.value in numbers else self.mask_operand(item)
             return self.operand(item)
-        value, mask = self.values[item.value], self.masks.get(item.value)
-        if not value.is_floating_point():
-            return value
-        return torch.ones_like(value, dtype=torch.float32) if mask is None else mask
+
+        return rebuild((op.args, op.kwargs), operand)
+
+    def _is_whole(self, value: int) -> bool:
+        return not (self.values[value].is_floating_point() or self.values[value].is_complex())
+
+    def mask_operand(self, item: Ref) -> Tensor:
+        """Return a tensor's mask, ones where everything is kept."""
+        mask = self.masks.get(item.value)
+        return torch.ones(self.values[item.value].shape, device=self.device) if mask is None else mask
 
     def _in_place(self, op: Op, mask: Tensor) -> Tensor:
         """A write into a view must reach its base's mask too."""
         if isinstance(op.func, str) or not op.func._schema.is_mutable or not isinstance(op.args[0], Ref):
-            return mask
-        own = self.masks.get(op.args[0].value)
-        if own is None or own.shape != mask.shape or _overlaps(own):
             return mask
         source = (
             self.masks.get(op.args[1].value)
             if op.name.startswith("aten.copy") and isinstance(op.args[1], Ref)
             else None
         )
-        return own.copy_(mask if source is None else source)
+        return self.write_mask(op, mask if source is None else source)
+
+    def write_mask(self, op: Op, mask: Tensor) -> Tensor:
+        """Return an operator's mask; where it works in place, write it into its operand's."""
+        own = self.masks.get(op.args[0].value) if isinstance(op.args[0], Ref) else None
+        if own is None or not op.func._schema.is_mutable or own.shape != mask.shape or _overlaps(own):
+            return mask
+        return own.copy_(mask)
 
     def _moved(self, op: Op, args: tuple, kwargs: dict) -> Any:
         if op.name == "aten.constant_pad_nd":
             return execute(op, (args[0], args[1], 1.0), {})
         result = execute(op, args, {k: v for k, v in kwargs.items() if k != "dtype"})
+        if _is_view(op):
+            return result
         if isinstance(result, Tensor):
-            return result if _is_view(op) else _positive(result)
-        return [_positive(r) if isinstance(r, Tensor) and not _is_view(op) else r for r in result]
+            return _positive(result)
+        masks = [_positive(r) for r in result]
+        # what is not a mask any more is where the first output was found
+        return [m if m.is_floating_point() or m.shape != masks[0].shape else masks[0] for m in masks]
 
     def _summed(self, op: Op, args: tuple, kwargs: dict) -> Any:
         bound = bind(op)
@@ -199,8 +220,7 @@ class MaskedReplay(Replay):
     def mask_of(self, op: Op, name: str) -> Tensor:
         """Return an argument's mask, ones where everything is kept."""
         ref = bind(op)[name]
-        mask = self.masks.get(ref.value)
-        return torch.ones_like(self.values[ref.value], dtype=torch.float32) if mask is None else mask
+        return self.mask_operand(ref)
 
 
 def _leaf_mask(tensor: Tensor, keep: list[tuple[int, tuple[int, ...]]]) -> Tensor:
@@ -241,7 +261,7 @@ def _blank(op: Op, result: Any, mask: Any) -> Any:
     if isinstance(result, list | tuple):
         masks = mask if isinstance(mask, list | tuple) else [mask] * len(result)
         return [_blank(op, r, m) for r, m in zip(result, masks, strict=False)]
-    if mask is None or not isinstance(result, Tensor) or not result.is_floating_point() or mask.shape != result.shape:
+    if mask is None or not isinstance(result, Tensor) or mask.shape != result.shape:
         return result
     if not isinstance(op.func, str) and op.func._schema.is_mutable:
         return result.masked_fill_(mask == 0, 0)

@@ -47,12 +47,36 @@ def variance(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[A
     return result, alive
 
 
-def extremum(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-    """Largest or smallest of what is kept."""
+def extremum(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
+    """Largest, smallest, or both, of what is kept."""
     x, m, bound = args[0], replay.mask_of(op, "self"), bind(op)
-    low = "min" not in op.name
-    blank = x.masked_fill(m == 0, float("-inf") if low else float("inf"))
-    return execute(op, (blank, *args[1:]), kwargs), (reduced(m, bound, torch.amax) > 0).float()
+    alive = (reduced(m, bound, torch.amax) > 0).float()
+    low, high = (execute(op, (x.masked_fill(m == 0, end), *args[1:]), kwargs) for end in _ends(x.dtype))
+    if "aminmax" in op.name:
+        return [high[0], low[1]], alive
+    return (high if "min" in op.name else low), alive
+
+
+def _ends(dtype: torch.dtype) -> tuple[float, float]:
+    """Return the smallest and the largest number of a type."""
+    if dtype.is_floating_point:
+        return float("-inf"), float("inf")
+    return (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+
+
+def loss(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+    """A loss, entry by entry, over the entries that are kept on both sides."""
+    bound = bind(op)
+    x, target = (replay.values[bound[name].value] for name in ("self", "target"))
+    m = (replay.mask_of(op, "self") * replay.mask_of(op, "target")).to(x.dtype)
+    names = [a.name for a in op.func._schema.arguments]
+    rest = {n: replay.operand(bound[n]) for n in names if n not in ("self", "target")}
+    each = op.func(x, target, **{**rest, "reduction": 0}) * m
+    if bound["reduction"] == 0:
+        return each, m.float().expand(each.shape)
+    total = each.sum()
+    mean = total / m.expand(each.shape).sum().clamp_min(1)
+    return (mean if bound["reduction"] == 1 else total), torch.ones((), device=x.device)
 
 
 def softmax(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
@@ -114,11 +138,6 @@ def attention(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[
     return result, (rows * columns).expand(*result.shape[:-1], v.shape[-1])
 
 
-def embedding(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-    """Rows of the masked table."""
-    return execute(op, args, kwargs), execute(op, (replay.mask_of(op, "weight"), *args[1:]), kwargs)
-
-
 def batch_norm(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Any]:
     """Channels stay apart; batch statistics are taken over what is kept."""
     bound = bind(op)
@@ -140,11 +159,6 @@ def glu(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor
     return execute(op, args, kwargs), m.chunk(2, int(bind(op)["dim"]))[0]
 
 
-def cumulative(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
-    """Removed positions contributed zero."""
-    return execute(op, args, kwargs), replay.mask_of(op, "self")
-
-
 def reduced(x: Tensor, bound: dict, how: Callable) -> Tensor:
     """Apply a reduction over the dimensions that an operator was given, all when none."""
     given = bound.get("dim")
@@ -161,13 +175,12 @@ def reduced(x: Tensor, bound: dict, how: Callable) -> Tensor:
 STATISTICS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "mean": mean,
     **dict.fromkeys(("var", "std", "var_mean", "std_mean"), variance),
-    **dict.fromkeys(("amax", "amin", "logsumexp"), extremum),
+    **dict.fromkeys(("amax", "amin", "logsumexp", "max", "min", "aminmax"), extremum),
+    **dict.fromkeys(("mse_loss", "smooth_l1_loss", "huber_loss", "soft_margin_loss", "binary_cross_entropy"), loss),
     **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax"), softmax),
     **dict.fromkeys(("layer_norm", "native_layer_norm", "_fused_rms_norm", "rms_norm"), layer_norm),
     "native_group_norm": group_norm,
     "scaled_dot_product_attention": attention,
-    "embedding": embedding,
-    "cumsum": cumulative,
     "glu": glu,
     **dict.fromkeys(
         (

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..core import EspalierError, ModelError, Plan, ProofError, cause
 from .agreement import TRAIN_TOLERANCE, Shaken, agree
 from .capture import run_model
+from .checking import checking_copy, checking_example
 from .graph import Graph
 from .kinds import check_cut
 from .layers import whole_surgery
@@ -31,6 +32,7 @@ from .record import tensors_in
 from .replay import oracle
 from .rescale import rescale
 from .skeleton import map_tensors
+from .state import unchanged
 from .tensors import named_tensors
 from .trace import trace
 
@@ -118,11 +120,12 @@ def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> 
     with torch.random.fork_rng(devices=[]):
         found = _run(small, example, graph)
         shaken = _shaken(small, example, graph) if dtype == torch.float64 else None
-        replayed = oracle(graph, plan, named_tensors(small), [t.clone() for t in inputs])
+        with unchanged(small):
+            replayed = [t.clone() for t in oracle(graph, plan, named_tensors(small), [t.clone() for t in inputs])]
         agree(found, replayed, dtype, "the replayed record", shaken)
-        witness = MaskedReplay(graph, plan, named_tensors(dense), inputs)
         try:
-            expected = witness.run()
+            with unchanged(dense):
+                expected = [t.clone() for t in MaskedReplay(graph, plan, named_tensors(dense), inputs).run()]
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
             raise ProofError(f"the masked record does not run: {error}") from error
         agree(found, _kept_outputs(graph, plan, expected), dtype, "the masked original", shaken)
@@ -153,47 +156,6 @@ def _at_checked_values(graph: Graph, plan: Plan, dense: nn.Module, example: Any)
     return again
 
 
-def checking_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Copy a model in eval mode and ``dtype``, with small, zero and constant parameters randomised."""
-    memo: dict[int, Any] = {}
-    for tensor in named_tensors(model).values():
-        if not tensor.is_leaf:
-            memo[id(tensor)] = tensor.detach().clone()
-    twin = copy.deepcopy(model, memo).eval()
-    if dtype == torch.float64:
-        twin = twin.double()
-    generator = torch.Generator().manual_seed(0)
-    statistics = {"running_mean", "running_var"}
-    with torch.no_grad():
-        for name, tensor in named_tensors(twin).items():
-            last = name.rpartition(".")[2]
-            if tensor.is_floating_point() and (isinstance(tensor, nn.Parameter) or last in statistics):
-                _randomise(tensor, last, generator)
-    return twin
-
-
-def _randomise(tensor: Tensor, name: str, generator: torch.Generator) -> None:
-    low, high = (float(v) for v in tensor.detach().aminmax())
-    if tensor.numel() == 0 or (high - low > 1e-4 and max(abs(low), abs(high)) > 1e-3):
-        return
-    noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float32).to(tensor)
-    positive = name == "running_var" or (low > 0 and tensor.dim() <= 1)
-    tensor.copy_(noise + 0.5 if positive else (noise - 0.5) * 0.4)
-
-
-def checking_example(graph: Graph, dtype: torch.dtype) -> Any:
-    """Return the example in ``dtype``, its floating tensors with noise (an example may be all zeros)."""
-    generator = torch.Generator().manual_seed(1)
-
-    def noisy(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor.clone()
-        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
-        return tensor.to(dtype) + noise.to(device=tensor.device, dtype=dtype)
-
-    return map_tensors(graph.example, noisy)
-
-
 def check_shapes(graph: Graph, plan: Plan, small: nn.Module) -> None:
     """Check every tensor's shape against the plan.
 
@@ -210,8 +172,9 @@ def check_shapes(graph: Graph, plan: Plan, small: nn.Module) -> None:
 
 def _run(small: nn.Module, example: Any, graph: Graph) -> list[Tensor]:
     try:
-        with torch.no_grad():
-            return list(tensors_in(run_model(small, example, graph.forward_fn)))
+        with torch.no_grad(), unchanged(small):
+            own = map_tensors(example, Tensor.clone)  # a model may write into its input
+            return [t.clone() for t in tensors_in(run_model(small, own, graph.forward_fn))]
     except Exception as error:
         raise ProofError(f"the cut model does not run: {cause(error)}") from error
 
@@ -233,14 +196,12 @@ def _trains(small: nn.Module, dense: nn.Module, graph: Graph, plan: Plan, dtype:
     """Run forward and backward in train mode; compare with the masked train record where nothing in it is random."""
     example = checking_example(graph, dtype)
     inputs = [t.clone() for t in tensors_in(example)]
-    small.train()
     try:
-        outputs = list(tensors_in(run_model(small, example, graph.forward_fn)))
-        if any(t.requires_grad for t in outputs):
-            total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs if t.requires_grad)
-            total.backward()  # type: ignore[union-attr]
+        outputs = _stepped(small.train(), example, graph)
     except Exception as error:
-        raise ProofError(f"the cut model does not train: {cause(error)}") from error
+        if _trains_dense(dense, graph, dtype):
+            raise ProofError(f"the cut model does not train: {cause(error)}") from error
+        return
     record = graph.records[1]
     if dtype != torch.float64 or not record.on_meta or record.is_random():
         return
@@ -250,6 +211,24 @@ def _trains(small: nn.Module, dense: nn.Module, graph: Graph, plan: Plan, dtype:
         raise ProofError(f"the masked train record does not run: {error}") from error
     expected = _kept_outputs(graph, plan, expected, training=True)
     agree([t.detach() for t in outputs], expected, dtype, "the masked original in train mode", None, TRAIN_TOLERANCE)
+
+
+def _trains_dense(dense: nn.Module, graph: Graph, dtype: torch.dtype) -> bool:
+    """Whether the dense model trains on its example: some are for inference only."""
+    try:
+        _stepped(copy.deepcopy(dense).train(), checking_example(graph, dtype), graph)
+    except Exception:
+        return False
+    return True
+
+
+def _stepped(model: nn.Module, example: Any, graph: Graph) -> list[Tensor]:
+    """Run forward and backward; return the outputs."""
+    outputs = list(tensors_in(run_model(model, example, graph.forward_fn)))
+    if any(t.requires_grad for t in outputs):
+        total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs if t.requires_grad)
+        total.backward()  # type: ignore[union-attr]
+    return outputs
 
 
 def _kept_outputs(graph: Graph, plan: Plan, outputs: Sequence[Tensor], *, training: bool = False) -> list[Tensor]:

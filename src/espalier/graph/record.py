@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,15 @@ class Record:
     heard: Heard = field(default_factory=Heard)
     returned: dict[str, list[int | None]] = field(default_factory=dict)
     on_meta: bool = False
+
+    @cached_property
+    def read(self) -> frozenset[int]:
+        """The values that some operator reads, or that the model returned; of a finished record."""
+        return frozenset(self.outputs).union(*(op.refs() for op in self.ops))
+
+    def touched(self) -> set[str]:
+        """Return the names of the model's tensors that some operator reads."""
+        return {self.names[value] for op in self.ops for value in op.refs() if value in self.names}
 
     def same_operators(self, other: Record) -> bool:
         """Whether both records ran the same operators on the same values."""

@@ -7,7 +7,7 @@ Recorder  (TorchDispatchMode)  writes every ATen operator down
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -23,7 +23,7 @@ from .source_lines import source_line
 
 _COMPOSITE = {
     "lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "rms_norm", "bilinear", "batch_norm",
-    "layer_norm",
+    "layer_norm", "_pad_packed_sequence", "pad_sequence", "_sparse_mm",
 }  # fmt: skip
 
 
@@ -123,6 +123,8 @@ class Calls(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__get__":
             return self._get(func, args)
+        if name == "__set__" and func.__self__ is torch.Tensor.data:  # from here on the tensor is another value
+            self.recorder.alias(args[0], self.recorder.see(args[1]))
         if name in ("size", "numel", "__len__") and isinstance(args[0], torch.Tensor):
             return self._size(name, *args, **kwargs)
         python = isinstance(func, FunctionType)
@@ -131,12 +133,7 @@ class Calls(TorchFunctionMode):
         if python and name in _OPENED:
             with self:
                 return _opened(func)(*args, **kwargs)
-        numbers = [
-            int(v) if isinstance(v, np.integer) else v
-            for v in walk((args, kwargs))
-            if isinstance(v, int | float | np.integer) and not isinstance(v, bool)
-        ]
-        self.recorder.calls.append((name, numbers))
+        self.recorder.calls.append((name, list(_numbers(name, args, kwargs))))
         try:
             return func(*args, **kwargs)
         finally:
@@ -179,6 +176,20 @@ class Calls(TorchFunctionMode):
             recorder.muted = False
         recorder.write(name, refs[0], refs[1], result)
         return result
+
+
+_MADE_BY_SIZES = {"zeros", "ones", "empty", "full", "rand", "randn"}
+
+
+def _numbers(name: str, args: tuple, kwargs: dict) -> Iterator[int | float]:
+    """Yield the numbers that a call passes; a size may be a tensor (how many sequences a packed batch holds)."""
+    for item in walk((args, kwargs)):
+        if name in _MADE_BY_SIZES and isinstance(item, torch.Tensor) and item.dim() == 0 and not item.is_meta:
+            yield int(item.detach().numpy())
+        elif isinstance(item, np.integer):
+            yield int(item)
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            yield item
 
 
 _clones: dict[Any, Callable] = {}

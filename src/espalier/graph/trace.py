@@ -15,15 +15,15 @@ from .conditions import conditions, equalities, losses
 from .graph import Graph, Traced
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
-from .kinds import check_model
 from .meta_layouts import MetaLayouts
-from .record import Record, tensors_in
+from .record import Record
 from .rescale import Rescaled, find_rescaled
 from .rules import rule_for
 from .sizes import Expr, leaves
 from .skeleton import size_values
 from .tensors import collection_paused, named_tensors
 from .ties import Solution, renumbered, solve
+from .traceable import check_traceable, notes_on, untouched
 from .units import Why
 
 
@@ -41,17 +41,9 @@ def trace(model: nn.Module, example: Any, forward_fn: Forward | None = None, *, 
 
     Raises:
         KindError: the model is no module.
-        ModelError: the model does not run on the example, or has no parameters.
+        ModelError: the model does not run on the example, has no parameters, or holds what cannot be cut at all.
     """
-    check_model("trace", model)
-    if not any(True for _ in model.parameters()):
-        raise ModelError(f"{type(model).__name__} has no parameters: there is nothing to cut")
-    if forward_fn is None and not any(True for _ in tensors_in(example)):
-        raise ModelError(
-            f"the example, of type {type(example).__name__}, holds no tensor: pass a tensor (torch.as_tensor makes one "
-            "of an array), a tuple of positional arguments or a dict of keyword arguments, or give a "
-            "forward_fn(model, example)"
-        )
+    check_traceable(model, example, given_forward=forward_fn is not None)
     with collection_paused():
         return _trace(model, example, forward_fn, free_outputs)
 
@@ -59,13 +51,15 @@ def trace(model: nn.Module, example: Any, forward_fn: Forward | None = None, *, 
 def _trace(model: nn.Module, example: Any, forward_fn: Forward | None, free_outputs: bool) -> Graph:
     layouts = MetaLayouts()
     records = [capture(model, example, forward_fn, layouts=layouts, training=False)]
-    notes: list[str] = []
+    notes = list(notes_on(model))
     try:
         records.append(capture(model, example, forward_fn, layouts=layouts, training=True))
     except ModelError as error:
         notes.append(f"the train-mode forward was not recorded, heads that run only in training are unknown: {error}")
     tensors = named_tensors(model)
     parameters = {id(p) for p in model.parameters()}
+    touched = set().union(*(r.touched() for r in records))
+    notes.extend(untouched(n for n, t in tensors.items() if id(t) in parameters and n not in touched))
     traced = Traced(
         shapes={n: tuple(t.shape) for n, t in tensors.items()},
         parameters=frozenset(n for n, t in tensors.items() if id(t) in parameters),
@@ -116,7 +110,7 @@ def _inferred(traced: Traced) -> Axes:
 
 def _assemble(traced: Traced, axes: Axes) -> Graph:
     records = traced.records
-    touched = {r.names[v] for r in records for op in r.ops for v in op.refs() if v in r.names}
+    touched = set().union(*(r.touched() for r in records))
     leaves = {name: dims for name, dims in axes.leaves.items() if name in touched}
     rescaled = tuple(find_rescaled(axes, records[0]))
     _freeze_implicit(axes, records[0], rescaled)

@@ -96,6 +96,44 @@ def bmm(call: Call) -> list[Dims]:
     return [_batched(call, call.dims("self"), call.dims("mat2"))]
 
 
+def addbmm(call: Call) -> list[Dims]:
+    """Bias + the sum over the batch of a @ b."""
+    _, *out = _batched(call, call.dims("batch1"), call.dims("batch2"))
+    _add(call, call.dims("self"), out)
+    return [out]
+
+
+def sparse_addmm(call: Call) -> list[Dims]:
+    """Sparse a @ b (+ bias): what is sparse stays as it is, the columns of b are channels."""
+    a, b = call.dims("mat1"), call.dims("mat2")
+    for dim in (*a, b[0]):
+        call.freeze(dim, "a sparse matrix numbers its positions")
+    out = [a[0], b[1]]
+    _add(call, call.dims("self"), out)
+    return [out]
+
+
+def distances(call: Call) -> list[Dims]:
+    """Distances |a_i - b_j| of rows a (.., n, k), b (.., m, k): a removed column added nothing."""
+    a, b = call.dims("x1"), call.dims("x2")
+    for x in (a, b):
+        call.role(x[-1], Role.READER)
+    call.unify(a[-1], b[-1])
+    return [[*_broadcast(call, a[:-2], b[:-2]), a[-2], b[-2]]]
+
+
+def _broadcast(call: Call, a: Dims, b: Dims) -> Dims:
+    """Batch dimensions meet from the right; a size of one has no units."""
+    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
+    out = list(longer)
+    for d in range(1, len(shorter) + 1):
+        if len(shorter[-d]) == len(out[-d]):
+            call.unify(out[-d], shorter[-d])
+        elif len(out[-d]) == 1:
+            out[-d] = shorter[-d]
+    return out
+
+
 def linear(call: Call) -> list[Dims]:
     """X @ W^T + b with W (out, in)."""
     x, w = call.dims("input"), call.dims("weight")
@@ -161,6 +199,11 @@ RULES = {
     "baddbmm": baddbmm,
     "mm": mm,
     "bmm": bmm,
+    "addbmm": addbmm,
+    "_sparse_addmm": sparse_addmm,
+    "_sparse_mm": sparse_addmm,
+    "_cdist_forward": distances,
+    "_euclidean_dist": distances,
     "linear": linear,
     "bilinear": bilinear,
     "dot": dot,

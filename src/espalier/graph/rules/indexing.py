@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...core import Role
 from ..inference import Call, Dims, Refused
 from ..record import Ref
 from ..units import constant
@@ -9,12 +10,44 @@ from ..units import constant
 
 def embedding(call: Call) -> list[Dims]:
     """Rows of a table: the rows are numbered by the data, the columns are channels."""
-    from ...core import Role
-
     table = call.dims("weight")
     call.freeze(table[0], "the data numbers its rows")
     call.role(table[1], Role.PRODUCER)
     return [[*call.dims("indices"), table[1]]]
+
+
+def embedding_bag(call: Call) -> list[Dims]:
+    """Sums, means or maxima of a table's rows, bag by bag."""
+    table = call.dims("weight")
+    call.freeze(table[0], "the data numbers its rows")
+    call.role(table[1], Role.PRODUCER)
+    for name in ("indices", "offsets", "per_sample_weights"):
+        for dim in call.dims(name):
+            call.freeze(dim, "it counts rows in a bag")
+    rest = [[constant(n) for n in call.out_shape(i)] for i in range(1, len(call.op.outs))]
+    return [[constant(call.out_shape()[0]), table[1]], *rest]
+
+
+def renorm(call: Call) -> list[Dims]:
+    """Rows of a table shortened in place to a norm over their columns."""
+    table = call.dims("self")
+    call.freeze(table[0], "the data numbers its rows")
+    call.statistic(table[1])
+    if float(call["norm_type"]) < 0:
+        call.freeze(table[1], "a norm of negative order needs every position of it")
+    return [table]
+
+
+def segments(call: Call) -> list[Dims]:
+    """Runs of rows reduced to one each."""
+    x = call.dims("data")
+    if int(call["axis"]) != 0:
+        return call.refuse("segments along an inner dimension")
+    for name in ("lengths", "offsets", "indices"):
+        for dim in call.dims(name):
+            call.freeze(dim, "it numbers positions")
+    call.freeze(x[0], "it is taken apart into segments")
+    return [[constant(call.out_shape()[0]), *x[1:]]]
 
 
 def index_select(call: Call) -> list[Dims]:
@@ -152,6 +185,10 @@ def along(call: Call) -> list[Dims]:
 
 RULES = {
     "embedding": embedding,
+    "_embedding_bag": embedding_bag,
+    "_embedding_bag_forward_only": embedding_bag,
+    "embedding_renorm": renorm,
+    "segment_reduce": segments,
     "index_select": index_select,
     "index": index,
     "_unsafe_index": index,
@@ -163,6 +200,8 @@ RULES = {
     "gather": gather,
     "scatter": scatter,
     "scatter_add": scatter,
+    "scatter_reduce": scatter,
+    "index_reduce": index_add,
     "topk": along,
     "sort": along,
     "argsort": along,

@@ -53,6 +53,34 @@ def cumulative(call: Call) -> list[Dims]:
     return [call.dims("self")]
 
 
+def running(call: Call) -> list[Dims]:
+    """Running products and extrema: every position needs all before it; the other dimensions stay."""
+    dims = call.dims("self")
+    if dims:
+        call.freeze(dims[call.dim()], "each position of it needs those before it")
+    return [list(dims) for _ in call.op.outs]
+
+
+def bucketize(call: Call) -> list[Dims]:
+    """Which interval each value is in."""
+    for dim in call.dims("boundaries"):
+        call.freeze(dim, "values are compared with all of it")
+    return [call.dims("self")]
+
+
+def fake_quantize(call: Call) -> list[Dims]:
+    """Rounding to a grid, one for the whole tensor, or one a position of ``axis``."""
+    dims = call.dims("self")
+    for name in ("scale", "zero_point"):
+        own = call.dims(name)
+        if call["axis"] is not None:
+            call.unify(dims[int(call["axis"]) % len(dims)], own[0])
+        else:
+            for dim in own:
+                call.freeze(dim, "it holds one number for the whole tensor")
+    return [list(dims) for _ in call.op.outs]
+
+
 def triangle(call: Call) -> list[Dims]:
     """Upper or lower triangle: the last two dimensions are positions, not channels."""
     dims = call.dims("self")
@@ -87,6 +115,11 @@ _POINT = (
     "silu mish elu celu selu leaky_relu softplus threshold log_sigmoid_forward lerp addcmul addcdiv polar complex "
     "floor_divide fmod remainder pow atan2 maximum minimum bitwise_and bitwise_or isnan isinf isfinite angle"
 ).split()
+FAKE_QUANTIZE = (
+    "fake_quantize_per_tensor_affine_cachemask _fake_quantize_per_tensor_affine_cachemask_tensor_qparams "
+    "fake_quantize_per_channel_affine_cachemask _fake_quantize_learnable_per_tensor_affine "
+    "_fake_quantize_learnable_per_channel_affine"
+).split()
 RULES = {
     **dict.fromkeys(_LIKE, like_first),
     **dict.fromkeys(_POINT, pointwise),
@@ -96,6 +129,9 @@ RULES = {
     "log_softmax": softmax,
     "_safe_softmax": softmax,
     "cumsum": cumulative,
+    **dict.fromkeys(("cumprod", "cummax", "cummin", "logcumsumexp"), running),
+    "bucketize": bucketize,
+    **dict.fromkeys(FAKE_QUANTIZE, fake_quantize),
     "tril": triangle,
     "triu": triangle,
     "glu": glu,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...core import Role
-from ..inference import Call, Dims, Refused, stack_rows
+from ..inference import Call, Dims, Refused, stack_rows, tensor_refs
 from ..record import Ref
 from ..units import constant, merge
 
@@ -68,4 +68,35 @@ def _layer(call: Call, reads, weights: list[Dims], biases: bool):
     return out, units
 
 
-RULES = dict.fromkeys(_GATES, recurrent)
+def pack(call: Call) -> list[Dims]:
+    """Sequences of several lengths, step by step without their padding: (b, t, ..) -> (steps, ..), batch sizes."""
+    x = call.dims("input")
+    for dim in x[:2]:
+        call.freeze(dim, "it counts sequences or their steps")
+    return [[constant(call.out_shape()[0]), *x[2:]], [constant(n) for n in call.out_shape(1)]]
+
+
+def unpack(call: Call) -> list[Dims]:
+    """The inverse of ``pack``: what is padded is the same number in every channel."""
+    x = call.dims("data")
+    call.freeze(x[0], "it counts steps of sequences")
+    return [[*(constant(n) for n in call.out_shape()[:2]), *x[1:]], [constant(n) for n in call.out_shape(1)]]
+
+
+def pad_sequence(call: Call) -> list[Dims]:
+    """Sequences (t_i, ..) of several lengths as one padded batch."""
+    first, *others = (call.of(r) for r in tensor_refs(call["sequences"]))
+    call.freeze(first[0], "it counts steps of sequences")
+    for x in others:
+        call.freeze(x[0], "it counts steps of sequences")
+        for own, dim in zip(first[1:], x[1:], strict=True):
+            call.unify(own, dim)
+    return [[*(constant(n) for n in call.out_shape()[:2]), *first[1:]]]
+
+
+RULES = {
+    **dict.fromkeys(_GATES, recurrent),
+    "_pack_padded_sequence": pack,
+    "_pad_packed_sequence": unpack,
+    "pad_sequence": pad_sequence,
+}
