@@ -15,6 +15,7 @@ from .conditions import conditions, equalities, losses
 from .graph import Graph, Traced
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
+from .kinds import check_model
 from .meta_layouts import MetaLayouts
 from .record import Record
 from .rescale import Rescaled, find_rescaled
@@ -43,6 +44,7 @@ def trace(model: nn.Module, example: Any, forward_fn: Forward | None = None, *, 
         KindError: the model is no module.
         ModelError: the model does not run on the example, has no parameters, or holds what cannot be cut at all.
     """
+    check_model("trace", model)
     check_traceable(model, example, given_forward=forward_fn is not None)
     with collection_paused():
         return _trace(model, example, forward_fn, free_outputs)

@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..core import ModelError, cause
-from .kinds import check_model
 from .record import tensors_in
 
 _HINTS = {
@@ -26,14 +25,12 @@ _ADVICE = (
 )
 
 
-def check_traceable(model: Any, example: Any, given_forward: bool) -> None:
+def check_traceable(model: nn.Module, example: Any, given_forward: bool) -> None:
     """Check a model and its example.
 
     Raises:
-        KindError: the model is no module.
         ModelError: no parameters, parameters without a shape, quantised layers, or no tensor to run on.
     """
-    check_model("trace", model)
     lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
     if lazy:
         raise ModelError(
