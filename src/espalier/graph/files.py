@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -26,13 +25,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import NOT_PROVED, PROOFS, CutError, FileError, Surgery
+from ..core import CutError, FileError, Surgery
 from ..core.atomic import replacing
-from .header import VERSION, Header, check_names, read_header, sha256
+from .header import Header, check_names, metadata, read_header, sha256
 from .kinds import check_model, check_path
 from .layers import contradictions
 from .operate import check_surgery, operate
-from .tensors import aliases, named_tensors
+from .tensors import aliases, stored_tensors
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -50,16 +49,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     surgery = getattr(model, "espalier_surgery", None) or Surgery()
     check_names(surgery, target)
     plain = _own_storage(tensors)
-    proof = getattr(model, "espalier_proof", NOT_PROVED)
-    entries = {
-        "espalier": str(VERSION),
-        "architecture": str(getattr(model, "espalier_source", "") or ""),
-        "surgery": json.dumps(surgery.to_data()),
-        "aliases": json.dumps(_stored_aliases(model)),
-        "proof": proof if proof in PROOFS else NOT_PROVED,
-        "tensors": json.dumps({n: [_dtype(t), list(t.shape), _tensor_sha256(t)] for n, t in plain.items()}),
-    }
-    entries["sha256"] = json.dumps({name: sha256(text.encode()) for name, text in entries.items()})
+    listed = {name: (_dtype(tensor), tuple(tensor.shape), _tensor_sha256(tensor)) for name, tensor in plain.items()}
+    entries = metadata(model, surgery, listed)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
@@ -187,17 +178,6 @@ def _check_storable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if type(module).get_extra_state is not nn.Module.get_extra_state:
             where = name or type(model).__name__
             raise FileError(f"{where} keeps extra state outside its tensors, which cannot be saved without pickle")
-
-
-def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return what a file holds: parameters and persistent buffers by first name."""
-    hidden = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules(remove_duplicate=False)
-        for name in module._non_persistent_buffers_set
-    }
-    known = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
-    return {name: tensor for name, tensor in named_tensors(model).items() if name in known and name not in hidden}
 
 
 def _stored_aliases(model: nn.Module) -> dict[str, str]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from ..core import Cost, Frozen, Group, Plan, PlanError, SetAttribute, Slice, Surgery, Tie, UnknownNameError
 from .capture import Forward
@@ -36,6 +37,7 @@ class Traced:
         records: the eval and the train forward.
         notes: what the user should know (for instance that the train-mode forward could not be recorded).
         example, forward_fn, free_outputs: what ``trace`` was given.
+        skeleton: the model without its data.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -46,6 +48,7 @@ class Traced:
     example: Any
     forward_fn: Forward | None
     free_outputs: bool
+    skeleton: nn.Module
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from ..core import NOT_PROVED, PROOFS, FileError, Surgery
+from .tensors import aliases
 
 VERSION = 1
 _ENTRIES = ("espalier", "architecture", "surgery", "aliases", "tensors")
@@ -70,6 +72,30 @@ def read_header(path: str | Path) -> Header:
     if proof not in (*PROOFS, NOT_PROVED):
         raise FileError(f"{source} is damaged or foreign: its proof is {proof!r:.20}, and none of {', '.join(PROOFS)}")
     return Header(entries["architecture"], surgery, aliases, tensors, proof)
+
+
+def metadata(
+    model: nn.Module, surgery: Surgery, tensors: Mapping[str, tuple[str, tuple[int, ...], str]], proof: str = ""
+) -> dict[str, str]:
+    """Return what a file of ``model`` says about itself.
+
+    Args:
+        model: gives the architecture's name and the ties.
+        surgery: from the original architecture to what is saved.
+        tensors: ``{name: (dtype, shape, SHA-256 of its bytes)}`` of what is saved.
+        proof: what was proved; the model's own word when empty.
+    """
+    word = proof or getattr(model, "espalier_proof", NOT_PROVED)
+    entries = {
+        "espalier": str(VERSION),
+        "architecture": str(getattr(model, "espalier_source", "") or ""),
+        "surgery": json.dumps(surgery.to_data()),
+        "aliases": json.dumps({other: first for other, first in aliases(model).items() if first in tensors}),
+        "proof": word if word in PROOFS else NOT_PROVED,
+        "tensors": json.dumps({n: [dtype, list(shape), digest] for n, (dtype, shape, digest) in tensors.items()}),
+    }
+    entries["sha256"] = json.dumps({name: sha256(text.encode()) for name, text in entries.items()})
+    return entries
 
 
 def _read_metadata(source: Path) -> dict[str, str]:

@@ -3,7 +3,8 @@
     recorded call --counts of its dimensions--> operator: shapes with holes + one variable a distinct width
     operator, widths --> sized: the same call with every shape filled in
 
-Operators that look alike (same kind, same arguments, same shapes and holes) have the same key, and need one timing.
+Operators that look alike (same kind, same arguments, same shapes and holes) have the same key, and need one table,
+whatever their widths: a table measured on a network serves every network cut from it.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Sized:
 
 
 def operators(graph: Graph, batch: int = 1) -> list[Operator]:
-    """Return every operator of the eval-mode record that has a shape which a plan can change.
+    """Return every operator of the eval-mode record; ``widths`` is empty where no plan can change its shapes.
 
     Args:
         graph: from ``trace``.
@@ -93,13 +94,17 @@ def operators(graph: Graph, batch: int = 1) -> list[Operator]:
     record = graph.records[0]
     live = _live(record)
     traced = record.shapes[record.inputs[0]][0] if record.inputs and record.shapes[record.inputs[0]] else 1
-    found = []
-    for op in record.ops:
-        if op.outs and op.outs[0] is not None:
-            one = _operator(graph, record, op, (traced, batch, live))
-            if one.widths:
-                found.append(one)
-    return found
+    called = [op for op in record.ops if op.outs and op.outs[0] is not None]
+    return [_operator(graph, record, op, (traced, batch, live)) for op in called]
+
+
+def widest(found: Sequence[Operator]) -> dict[str, tuple[Operator, tuple[int, ...]]]:
+    """Return ``{key: (an operator, the largest of each of its widths in the network)}``."""
+    result: dict[str, tuple[Operator, tuple[int, ...]]] = {}
+    for one in found:
+        _, known = result.get(one.key, (one, one.widths))
+        result[one.key] = one, tuple(max(pair) for pair in zip(known, one.widths, strict=True))
+    return result
 
 
 def _live(record: Record) -> set[int]:
@@ -137,8 +142,7 @@ def _operator(graph: Graph, record: Record, op: Op, batch: tuple[int, int, set[i
         templates[value] = tuple(template)  # type: ignore[index]
     dtypes = {value: record.dtypes[value] for value in templates}
     kind = op.name.removeprefix("aten.").rstrip("_")
-    spelled = rebuild((op.args, op.kwargs), lambda item: _spelled(item, templates, dtypes))
-    key = f"{kind} {spelled} -> {templates[op.outs[0]]} of {tuple(widths)}"  # type: ignore[index]
+    key = f"{kind} {_arguments(op, templates, dtypes)} -> {_shape(templates[op.outs[0]])}"  # type: ignore[index]
     return Operator(kind, key, op, templates, dtypes, tuple(widths), tuple(variables))
 
 
@@ -148,12 +152,27 @@ def _inverse(number: int) -> Poly:
     return inverse
 
 
-def _spelled(item: Any, templates: dict[int, Template], dtypes: dict[int, torch.dtype]) -> str:
-    if isinstance(item, Ref):
-        return f"{str(dtypes[item.value]).removeprefix('torch.')}{list(templates[item.value])}"
-    if isinstance(item, float):
-        return repr(float(item))
-    return repr(int(item)) if isinstance(item, int) and not isinstance(item, bool) else str(item)
+def _arguments(op: Op, templates: dict[int, Template], dtypes: dict[int, torch.dtype]) -> str:
+    """Spell a call's arguments; sizes among them that follow from its tensors' shapes are left out."""
+
+    def spelled(item: Any) -> str:
+        if isinstance(item, Ref):
+            return f"{str(dtypes[item.value]).removeprefix('torch.')}{_shape(templates[item.value])}"
+        if isinstance(item, float):
+            return repr(float(item))
+        return repr(int(item)) if isinstance(item, int) and not isinstance(item, bool) else str(item)
+
+    given = {name: value for name, value in bind(op).items() if name not in FOLLOWING and value is not None}
+    parts = {name: str(rebuild(value, spelled)).replace("'", "") for name, value in given.items()}
+    return ", ".join(f"{name}={part}" for name, part in parts.items())
+
+
+def _shape(template: Template) -> str:
+    """Spell a shape: ``[1 a 56 56]``, with a letter for every variable."""
+    return "[" + " ".join(chr(97 + size[0]) if isinstance(size, tuple) else str(size) for size in template) + "]"
+
+
+FOLLOWING = {"groups", "normalized_shape", "N", "C", "HxW", "size", "split_size", "split_sizes"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,17 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a file holds: parameters and persistent buffers by first name."""
+    hidden = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for name in module._non_persistent_buffers_set
+    }
+    known = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
+    return {name: tensor for name, tensor in named_tensors(model).items() if name in known and name not in hidden}
+
+
 def aliases(model: nn.Module) -> dict[str, str]:
     """Return ``{other name: first name}`` of every tensor that has several names."""
     first: dict[int, str] = {}

@@ -21,7 +21,7 @@ from .record import Record
 from .rescale import Rescaled, find_rescaled
 from .rules import rule_for
 from .sizes import Expr, leaves
-from .skeleton import size_values
+from .skeleton import size_values, skeleton
 from .tensors import collection_paused, named_tensors
 from .ties import Solution, renumbered, solve
 from .traceable import check_traceable, notes_on, untouched
@@ -71,6 +71,7 @@ def _trace(model: nn.Module, example: Any, forward_fn: Forward | None, free_outp
         example=example,
         forward_fn=forward_fn,
         free_outputs=free_outputs,
+        skeleton=skeleton(model, "meta"),
     )
     return _assemble(traced, _inferred(traced))
 

@@ -2,5 +2,6 @@
 
 from .planner import plan
 from .strategies import STRATEGIES
+from .tables import Conditions, Tables, TablesError
 
-__all__ = ["STRATEGIES", "plan"]
+__all__ = ["STRATEGIES", "Conditions", "Tables", "TablesError", "plan"]

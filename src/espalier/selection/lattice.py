@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core import Cost
 from .bounds import Bounds
+from .costs import Costs
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -25,11 +26,13 @@ class Lattice:
         graph: the network.
         bounds: fewest units a group, and groups held whole.
         multiple: counts are multiples of it, or the group's size.
+        costs: what counts cost; the graph's arithmetic when None.
     """
 
     graph: Graph
     bounds: Bounds
     multiple: int = 1
+    costs: Costs | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -128,7 +131,7 @@ class Lattice:
 
     def cost(self, counts: np.ndarray) -> Cost:
         """Return what the network costs with these counts."""
-        return self.graph.cost(self.named(counts))
+        return (self.costs or Costs(self.graph)).of_counts(self.named(counts))
 
     def smallest(self) -> np.ndarray:
         """Return the smallest counts that bounds and ties allow."""

@@ -10,37 +10,38 @@ from ..core import BudgetError, Cost
 
 if TYPE_CHECKING:
     from ..graph import Graph
+    from .costs import Costs
 
 _SHOWN = 5  # frozen tensors named in the message
 
 
 def refusal(
-    graph: Graph, limits: Mapping[str, int], smallest: Cost, freest: Cost, given: Sequence[str] = ()
+    costs: Costs, limits: Mapping[str, float], smallest: Cost, freest: Cost, given: Sequence[str] = ()
 ) -> BudgetError:
     """Return the error for a budget below the smallest plan.
 
     Args:
-        graph: the network.
+        costs: of the network.
         limits: the absolute limits.
         smallest: the cost of the smallest plan under the user's patterns, floors and multiples.
         freest: the cost of the smallest plan without them.
         given: the names of the options that make the difference; only those that the user gave.
     """
-    dense = graph.cost()
+    dense = costs.dense()
     lines = []
     for measure, limit in limits.items():
         least, whole, free = (getattr(cost, measure) for cost in (smallest, dense, freest))
         if least > limit:
             lines.append(
-                f"the budget of {limit:,} {measure} ({limit / whole:.4f} of the network) cannot be reached: "
-                f"the smallest plan has {least:,} ({_up(least / whole)})."
+                f"the budget of {number(limit)} {measure} ({limit / whole:.4f} of the network) cannot be reached: "
+                f"the smallest plan has {number(least)} ({_up(least / whole)})."
             )
             if free < least:
                 reach = "would reach it" if free <= limit else "would still be above it"
                 lines.append(
-                    f"Without your {listed(given)} the smallest is {free:,} ({_up(free / whole)}), which {reach}."
+                    f"Without your {listed(given)} the smallest is {number(free)} ({_up(free / whole)}), which {reach}."
                 )
-    frozen = frozen_tensors(graph)
+    frozen = frozen_tensors(costs.graph)
     if frozen:
         lines.append("Largest frozen tensors:")
         lines += [f"  {name} ({size:,} elements): {reason}" for size, name, reason in frozen[:_SHOWN]]
@@ -60,6 +61,15 @@ def frozen_tensors(graph: Graph) -> list[tuple[int, str, str]]:
             row = size, frozen.tensor, f"dim {frozen.dim}: {frozen.reason}{where}"
             largest[frozen.tensor] = max(row, largest.get(frozen.tensor, row))
     return sorted(largest.values(), key=lambda row: (-row[0], row[1]))
+
+
+def number(value: float) -> str:
+    """Return a count in full, and milliseconds with three digits behind the point.
+
+    >>> number(1234567), number(12.3456)
+    ('1,234,567', '12.346')
+    """
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
 
 
 def listed(names: Sequence[str]) -> str:

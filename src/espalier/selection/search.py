@@ -28,7 +28,7 @@ _SEARCHED_GROUPS = 2000  # in all searches of an exchange: networks of many grou
 class Target:
     """Absolute limits, a measure each."""
 
-    limits: Mapping[str, int]
+    limits: Mapping[str, float]
 
     def fits(self, cost: Cost) -> bool:
         """Return whether no limit is exceeded."""
@@ -40,7 +40,7 @@ class Target:
 
     def fullness(self, cost: Cost) -> float:
         """Return how much of the tightest limit a cost uses."""
-        return max(getattr(cost, measure) / max(limit, 1) for measure, limit in self.limits.items())
+        return max(getattr(cost, measure) / max(limit, 1e-9) for measure, limit in self.limits.items())
 
 
 def search(lattice: Lattice, levels: Mapping[str, np.ndarray], target: Target) -> np.ndarray:
