@@ -92,7 +92,7 @@ def compress(
     graph = trace(model, example)
     _check_classes(model, example, task)
     _plan(graph, criteria.random(model, graph), budget, settings)  # an unreachable budget is refused before any work
-    limits = dict(budget.limits(graph.cost()))
+    limits = {measure: int(limit) for measure, limit in budget.limits(graph.cost())}
     run = _new_run(
         graph,
         settings,
