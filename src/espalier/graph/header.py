@@ -56,8 +56,8 @@ def read_header(path: str | Path) -> Header:
         )
     try:
         hashes = _parse(entries["sha256"])
-        named = [*_ENTRIES, *([_PROOF] if _PROOF in entries else [])]
-        if any(hashes[name] != sha256(entries[name].encode()) for name in named):
+        named = [*_ENTRIES, *([_PROOF] if _PROOF in hashes else [])]
+        if any(hashes[name] != sha256(entries[name].encode()) for name in named) or _PROOF in {*entries} - {*named}:
             raise FileError(f"{source} is damaged: its metadata does not match its SHA-256")
         surgery = Surgery.from_data(_parse(entries["surgery"]))
         aliases = {str(k): str(v) for k, v in _parse(entries["aliases"]).items()}
