@@ -18,15 +18,15 @@ from .places import LogitPart
 class LogitRegression(Objective):
     """Match the logits of a teacher, or those that stand for the average probabilities of several.
 
-        loss = (1 - weight) * task loss + weight * mean over places of 1/2 ||z - g||^2
+        loss = (1 - weight) * task loss + weight * mean over places of 1/(2 C) ||z - g||^2      (C classes)
 
         one teacher       g = its logits
         several           g = log(sum over m of w_m softmax(z_m)) + sum over m of w_m logsumexp(z_m)
 
-    Source: Ba & Caruana 2014, arXiv:1312.6184, equation 2; the limit of Hinton's loss for T to infinity, times the
-    number of classes (arXiv:1503.02531, section 2.1).
-    Differs: (1) the paper trains on logits alone: weight 1; (2) several teachers are averaged as probabilities, put
-    back on the level of their logits.
+    Source: Ba & Caruana 2014, arXiv:1312.6184, equation 2.
+    Differs: (1) the mean over classes, not the sum: for logits of mean 0 this is the limit of Hinton's loss for T to
+    infinity (arXiv:1503.02531, section 2.1), and one weight fits any number of classes; (2) the paper trains on logits
+    alone: weight 1; (3) several teachers are averaged as probabilities, put back on the level of their logits.
 
     Attributes:
         weight: of the teacher, in [0, 1].
@@ -50,6 +50,6 @@ class LogitRegression(Objective):
             if len(theirs) > 1:
                 levels = [w * torch.logsumexp(z, dim, keepdim=True) for w, z in zip(shares, theirs, strict=True)]
                 goal = log_probabilities(theirs, shares, dim) + torch.stack(levels).sum(0)
-            return (own - goal).square().sum(dim) / 2
+            return (own - goal).square().mean(dim) / 2
 
         return [(averaged(self.weight), LogitPart(distance))]
