@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, criteria, graph, recovery, tasks, zoo
+    from . import backends, criteria, graph, losses, recovery, tasks, zoo
     from .api import compress, default_example, model
     from .backends import export
     from .core import Budget, Cost, EspalierError, Plan, ProofError
@@ -42,6 +42,7 @@ _HOMES = {
     "graph": "",
     "load": "graph",
     "load_task": "tasks",
+    "losses": "",
     "model": "api",
     "plan": "selection",
     "prove": "graph",
@@ -76,6 +77,7 @@ __all__ = [
     "graph",
     "load",
     "load_task",
+    "losses",
     "model",
     "plan",
     "prove",

@@ -53,6 +53,7 @@ def test_nothing_is_left_behind(objective: Objective) -> None:
     before = state(dense)
     with objective.attached(dense, small, example=x) as term:
         assert not any(module.training for module in dense.modules())
+        assert bool(list(term.parameters())) == bool(term.state_dict()) == ("learned" in repr(objective))
         for _ in range(2):
             outputs = small(x)
             term(x, outputs, None, outputs.square().mean()).backward()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import espalier as es
 from espalier.core import Role, Slice, Surgery, UnknownNameError
@@ -56,10 +57,10 @@ def test_kept_channels_line_up_after_two_cuts(name: str, adapter: Any, monkeypat
     student = operate(deaf, surgery)  # type: ignore[arg-type]
     modules = [n for n, m in dense.named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     blocks = {"residual": ["layer1", "layer2.0", "layer3"], "digits": ["stem", "block1", "block2"]}[name]
-    index = FeatureHints(layers=(*modules, *blocks))
+    index = FeatureHints(weight=1, layers=(*modules, *blocks))
     assert ask(index, deaf, student, x).item() == pytest.approx(0, abs=1e-24)
     if adapter == "learned":  # it begins as the index: what it adds is the channels that are gone
-        lost = ask(FeatureHints(adapter="learned", layers=tuple(blocks)), deaf, student, x).item()
+        lost = ask(FeatureHints(weight=1, adapter="learned", layers=tuple(blocks)), deaf, student, x).item()
         expected = [gone(deaf, small, x, block) for block in blocks]
         assert lost == pytest.approx(sum(expected) / len(blocks), rel=1e-6)
         return
@@ -136,6 +137,18 @@ def test_a_surgery_since_an_earlier_one() -> None:
 # ---- which layers -----------------------------------------------------------------------------------------------
 
 
+class Segmenting(nn.Module):
+    """Coarse scores, enlarged: the classifier's channels are the answer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.classifier = nn.Conv2d(12, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.interpolate(self.classifier(torch.relu(self.body(torch.relu(self.stem(x))))), scale_factor=2)
+
+
 def stages(model: nn.Module, x: Tensor, count: int) -> list[str]:
     graph = es.trace(model, x)
     return layers.stage_ends(graph, layers.features(graph).values(), count)
@@ -146,6 +159,7 @@ def test_stage_ends() -> None:
     assert stages(resnet, torch.zeros(2, 3, 32, 32), 4) == ["layer1", "layer2", "layer3"]
     assert stages(resnet, torch.zeros(2, 3, 32, 32), 2) == ["layer2", "layer3"]
     assert stages(digits_cnn(), torch.zeros(2, 1, 8, 8), 4) == ["block1", "block2"]
+    assert stages(Segmenting(), torch.zeros(2, 3, 16, 16), 4) == ["stem", "body"]
     perceptron = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(8, 8), nn.ReLU())), nn.Linear(8, 2))
     assert stages(perceptron, torch.zeros(2, 8), 4) == ["1", "3", "5", "7"]
     assert len(stages(perceptron, torch.zeros(2, 8), 99)) == 8

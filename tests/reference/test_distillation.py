@@ -252,7 +252,7 @@ def test_attention_transfer_is_its_formula(power: float) -> None:
 def test_attention_needs_no_equal_widths_and_ignores_scale() -> None:
     teacher, _, x = networks()
     wide = Convolutions((8, 12)).to(T)
-    objective = AttentionTransfer(layers=("one",))
+    objective = AttentionTransfer(weight=1, layers=("one",))
     assert 0 < distance(objective, teacher, wide, x) < 1
     with torch.no_grad():
         wide.one.weight.copy_(teacher.one.weight.repeat(2, 1, 1, 1) * 5)
@@ -279,7 +279,7 @@ def test_feature_hints_are_their_formula() -> None:
     expected.append(((a - b) ** 2).sum() / (a**2).sum())
     objective = FeatureHints(weight=2.0, layers=("one", "two"))
     assert distance(objective, teacher, student, x) == pytest.approx(2 * float(np.mean(expected)), rel=1e-9)
-    assert distance(FeatureHints(), teacher, student, x) == pytest.approx(float(np.mean(expected)), rel=1e-9)
+    assert distance(FeatureHints(), teacher, student, x) == pytest.approx(10 * float(np.mean(expected)), rel=1e-9)
 
 
 def test_features_of_several_teachers_count_by_weight() -> None:

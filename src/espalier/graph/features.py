@@ -30,6 +30,7 @@ class Feature:
         shape: on the example.
         channel: the dimension that carries the channels; None where none or several do.
         trunk: whatever the model returns is computed from this feature alone: nothing goes around it.
+        answer: its channels are those of a tensor that the model returns.
     """
 
     module: str
@@ -37,6 +38,7 @@ class Feature:
     shape: tuple[int, ...]
     channel: int | None
     trunk: bool
+    answer: bool
 
     @property
     def positions(self) -> int:
@@ -53,6 +55,7 @@ def features(graph: Graph) -> dict[str, Feature]:
     record = graph.records[0]
     trunk = _trunk(graph, record)
     scope = {value: op.scope for op in record.ops for value in op.outs}
+    answers = {unit for value in record.outputs for unit in _units(graph, graph.axes.values[False][value])}
     found: dict[str, Feature] = {}
     for name, values in record.returned.items():
         value = values[0]
@@ -60,7 +63,9 @@ def features(graph: Graph) -> dict[str, Feature]:
             continue
         if f"{scope.get(value, '')}.".startswith(f"{name}."):
             dims = graph.axes.values[False][value]
-            found[name] = Feature(name, value, record.shapes[value], _channel(graph, dims), value in trunk)
+            channel = _channel(graph, dims)
+            answer = channel is not None and not answers.isdisjoint(_units(graph, [dims[channel]]))
+            found[name] = Feature(name, value, record.shapes[value], channel, value in trunk, answer)
     return found
 
 
@@ -113,6 +118,13 @@ def _channel(graph: Graph, dims: list[Dim]) -> int | None:
         if found:
             return found[0] if len(found) == 1 and found[0] else None
     return None
+
+
+def _units(graph: Graph, dims: list[Dim]) -> set[int]:
+    """Return the atomic units on some dimensions, frozen ones too."""
+    return {
+        unit for dim in dims for unit in np.unique(graph.axes.units.resolve(dim, keep_frozen=True)).tolist() if unit
+    }
 
 
 def _trunk(graph: Graph, record: Record) -> set[int]:

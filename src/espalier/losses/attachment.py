@@ -46,12 +46,16 @@ class Attachment:
     student: nn.Module
     stack: ExitStack
     ran: int = 0
+    _watched: set[tuple[nn.Module, str]] = field(default_factory=set)
     _features: dict[tuple[nn.Module, str], Tensor] = field(default_factory=dict)
     _autocast: tuple[bool, torch.dtype] | None = None
     _waiting: list[Callable[[Call], None]] = field(default_factory=list)
 
     def watch(self, model: nn.Module, layer: str) -> None:
         """Keep, from now on, the first tensor that ``layer`` of a teacher or of the student returns."""
+        if (model, layer) in self._watched:
+            return
+        self._watched.add((model, layer))
 
         def keep(output: Any) -> None:
             found = next(tensors_in(output), None)

@@ -88,23 +88,26 @@ def match_layers(teacher: nn.Module, student: nn.Module, call: Call, named: Name
 
 
 def stage_ends(graph: Graph, found: Iterable[Feature], count: int) -> list[str]:
-    """Return at most ``count`` modules, evenly spread over the depth, at which stages of the network end.
+    """Return the last ``count`` modules at which stages of the network end.
 
-    Candidates are the features through which all goes that the model returns (any feature where there are none), that
-    have pixels or tokens (unless none has), and that the model does not return itself. A stage ends where the number
-    of pixels or tokens next changes by a factor of 1.5 or more. With one stage only, all candidates count.
+    Candidates are the features through which all goes that the model returns, that have pixels or tokens, and whose
+    channels are not the answer's; each wish holds only where some feature fulfils it. A stage ends where the number of
+    pixels or tokens next changes by a factor of 1.5 or more. Of one stage only, ``count`` candidates are taken, evenly
+    spread over its depth.
     """
     outputs = set(graph.records[0].outputs)
     usable = [f for f in found if f.channel is not None and f.value not in outputs]
     usable = [f for f in usable if f.trunk] or usable
     usable = [f for f in usable if f.positions > 1] or usable
+    usable = [f for f in usable if not f.answer] or usable
     candidates = list({f.value: f for f in usable}.values())  # of modules that return the same tensor the outermost
     if not candidates:
         return []
     ends = [a for a, b in pairwise(candidates) if not 1 / _STAGE < b.positions / a.positions < _STAGE]
-    chosen = [*ends, candidates[-1]] if ends else candidates
-    picks = min(count, len(chosen))
-    return [chosen[round((i + 1) * len(chosen) / picks) - 1].module for i in range(picks)]
+    if ends:
+        return [one.module for one in [*ends, candidates[-1]][-count:]]
+    picks = min(count, len(candidates))
+    return [candidates[round((i + 1) * len(candidates) / picks) - 1].module for i in range(picks)]
 
 
 def _match(feature: Feature, student: str, kept: Mapping[int, tuple[int, ...]] | None) -> Match:

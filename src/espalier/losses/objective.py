@@ -1,9 +1,11 @@
 """Objectives and terms: what is asked of the student besides its task, and the loss while a teacher is attached.
 
-with Hinton(temperature=4).attached(dense, small) as term:
-    for inputs, targets in batches:
-        outputs = small(inputs)
-        loss = term(inputs, outputs, targets, task.loss(outputs, targets))
+    with Hinton(temperature=4).attached(dense, small) as term:
+        for inputs, targets in batches:
+            outputs = small(inputs)
+            loss = term(inputs, outputs, targets, task.loss(outputs, targets))
+
+A term runs the teachers once and hands their answers to its parts, one an objective.
 """
 
 from __future__ import annotations
