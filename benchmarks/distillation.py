@@ -3,9 +3,9 @@
     python -m benchmarks.distillation [--seeds 5] [--macs 0.3] [--epochs 1] [--split test]
 
 For each seed one dense network is trained and cut once, and the cut one's batch norms are re-estimated; every arm then
-fine-tunes its own copy with the same batches in the same order. Accuracy is that of the last epoch; the test split is read once a seed, by all arms together. With
-``--split validation`` the same table on validation, for choices. The interval is Student's, 95 %, of the paired
-differences from plain fine-tuning.
+fine-tunes its own copy with the same batches in the same order. Accuracy is that of the last epoch; the test split is
+read once a seed, by all arms together. With ``--split validation`` the same table on validation, for choices. The
+interval is Student's, 95 %, of the paired differences from plain fine-tuning.
 """
 
 from __future__ import annotations
