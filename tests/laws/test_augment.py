@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Iterable
 
@@ -71,6 +72,16 @@ def test_a_batch_follows_from_seed_epoch_and_number(name: str) -> None:
     other_seed, other_epoch = loader(EVERYTHING[name], seed=1), epochs[1]
     assert not torch.equal(next(iter(other_seed))[0], epochs[0][0][0])
     assert not torch.equal(other_epoch[0][0], epochs[0][0][0])
+
+
+@pytest.mark.parametrize("name", ["shift", "crop", "colour", "library"])
+def test_every_batch_is_augmented_in_its_own_way(name: str) -> None:
+    image = torch.randint(0, 256, (1, 3, 12, 10), generator=stream(3), dtype=torch.uint8)
+    alike = Loader(image.expand(32, -1, -1, -1), torch.zeros(32), AS_IS, 16, augment=EVERYTHING[name])
+    others = {"seed": 1}, {"rank": 0, "ranks": 2}, {"rank": 1, "ranks": 2}
+    passes = [x for _ in range(2) for x, _ in alike]
+    passes += [next(iter(dataclasses.replace(alike, epoch=0, **other)))[0] for other in others]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(passes, 2))
 
 
 @pytest.mark.parametrize("name", EVERYTHING)

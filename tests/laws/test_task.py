@@ -146,6 +146,14 @@ def test_overlap_is_that_of_all_pixels_at_once(sizes: list[int], seed: int, void
     assert values["pixel_accuracy"] == pytest.approx(float((truth == guess).float().mean()) if len(truth) else 0.0)
 
 
+def test_classes_that_do_not_occur_leave_the_mean_alone() -> None:
+    scores = torch.eye(4)[torch.tensor([[[0, 1], [1, 1]]])].movedim(3, 1)  # predicts classes 0 and 1 of four
+    found = Overlap(4).count(scores, torch.tensor([[[0, 0], [1, 1]]]))
+    assert found[:2, :2].tolist() == [[1, 1], [0, 2]]  # rows are true
+    assert Overlap(4).values(found) == {"mean_iou": pytest.approx((1 / 2 + 2 / 3) / 2), "pixel_accuracy": 3 / 4}
+    assert Overlap(4).values(torch.zeros(4, 4, dtype=torch.long)) == {"mean_iou": 0.0, "pixel_accuracy": 0.0}
+
+
 def test_void_pixels_have_no_gradient_and_coarse_scores_are_resized() -> None:
     scores = torch.randn(2, 3, 4, 4, requires_grad=True)
     labels = torch.zeros(2, 4, 4, dtype=torch.long)
