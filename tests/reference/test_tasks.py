@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,20 @@ def test_what_does_not_fit_in_memory_is_decoded_when_asked_for(
         for (x, y), (again, labels) in zip(eager.train, lazy.train, strict=True):
             assert torch.equal(x, again) and torch.equal(y, labels)
     assert (len(lazy.train.images), lazy.train.epoch) == (24, 2)
+
+
+@pytest.mark.parametrize("source", ["imagefolder", "parquet"])
+def test_loaders_travel_to_processes_that_share_nothing(tmp_path: Path, source: str) -> None:
+    if source == "imagefolder":
+        folder(tmp_path, {"a": 10, "b": 20}, size=(8, 6))
+    else:
+        write(tmp_path / "train.parquet", [0, 1] * 15)
+        write(tmp_path / "test.parquet", [0, 1])
+    train = load_task(f"{source}:{tmp_path}", image_size=4, storage=Storage(memory_bytes=0, workers=0)).train
+    assert not isinstance(train.images, torch.Tensor)
+    copied = pickle.loads(pickle.dumps(train))  # as the start method "spawn" does it
+    for (x, y), (again, labels) in zip(train, copied, strict=True):
+        assert torch.equal(x, again) and torch.equal(y, labels)
 
 
 def test_errors_in_worker_processes_are_as_clear(tmp_path: Path) -> None:
