@@ -55,6 +55,8 @@ def capture(
             raise does_not_run(model, example, error) from error
     try:
         return _capture(model, example, forward_fn, training, None)
+    except ModelError:
+        raise
     except Exception as error:
         raise does_not_run(model, example, error) from error
 
