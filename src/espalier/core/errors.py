@@ -46,6 +46,10 @@ class FileError(EspalierError):
     """A file is missing, truncated, damaged or foreign."""
 
 
+class EspalierWarning(UserWarning):
+    """What was done is right, but something that the user may count on no longer holds."""
+
+
 class UnknownNameError(EspalierError):
     """A name that nobody knows, with the nearest valid one."""
 

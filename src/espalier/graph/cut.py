@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import nn
 
-from ..core import NOT_PROVED, CutError, Plan, Surgery
+from ..core import NOT_PROVED, CutError, EspalierWarning, Plan, Surgery
+from .configs import config_notes
 from .graph import Graph
 from .kinds import check_cut
 from .layers import whole_surgery
@@ -17,8 +20,11 @@ from .tensors import collection_paused, named_tensors
 def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:
     """Return a new, physically smaller model of the same class; ``model`` is untouched.
 
-    The result carries ``espalier_surgery`` (what was done, relative to the original architecture) and
-    ``espalier_proof``: what this cut was proved in ("float64", "float32", "shapes"), or "not proved".
+    The result carries ``espalier_surgery`` (what was done, relative to the original architecture),
+    ``espalier_proof``: what this cut was proved in ("float64", "float32", "shapes"), or "not proved", and
+    ``espalier_notes``. A ``config`` object that the model is made from (its class is called again, without data, to
+    see what follows from it) is copied and says what the network has become; where no single value says it for all
+    layers, a note names the value and an ``EspalierWarning`` is given.
 
     Args:
         model: the model that ``graph`` was traced from, or any copy of it.
@@ -34,17 +40,24 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
     with collection_paused():
         small = forget(operate(model, prepared(model, graph, plan)))
         rescale(small, graph, plan)
-    small.espalier_proof = prove_surgery(model, graph, plan) if prove else NOT_PROVED  # type: ignore[assignment]
-    return small
+    return _marked(small, graph, plan, prove_surgery(model, graph, plan) if prove else NOT_PROVED)
 
 
 def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:
     """Cut ``model`` itself and return it; with ``prove`` a copy is proved first, so that a refusal changes nothing."""
     surgery = prepared(model, graph, plan)
-    proof = cut(model, graph, plan).espalier_proof if prove else NOT_PROVED
+    proof = prove_surgery(model, graph, plan) if prove else NOT_PROVED
     forget(operate(model, surgery, inplace=True))
     rescale(model, graph, plan)
+    return _marked(model, graph, plan, proof)
+
+
+def _marked(model: nn.Module, graph: Graph, plan: Plan, proof: str) -> nn.Module:
+    """Write the proof and the notes of a cut on its result, in place of those of an earlier cut, and warn of them."""
     model.espalier_proof = proof  # type: ignore[assignment]
+    model.espalier_notes = config_notes(graph, plan)  # type: ignore[assignment]
+    for note in config_notes(graph, plan):
+        warnings.warn(note, EspalierWarning, stacklevel=3)
     return model
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules import batchnorm, conv
 
 from ..core import Plan, SetAttribute, Surgery
+from .configs import config_changes
 from .tensors import every_name
 
 if TYPE_CHECKING:
@@ -18,9 +19,14 @@ Size = Callable[[str, int], "int | None"]  # size of a dimension of one of the l
 
 
 def whole_surgery(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
-    """Return what a plan does to this model: tensors, sizes that Python computes with, sizes that describe layers."""
+    """Return what a plan does to this model: tensors, sizes that Python computes with, sizes that describe.
+
+    What describes is of two kinds: attributes of standard layers, and config objects that one value suits everywhere.
+    """
     surgery = graph.surgery(plan)
-    return Surgery(surgery.slices, {**follow_weights(model, surgery, graph.computed), **surgery.attributes})
+    surgery = Surgery(surgery.slices, {**follow_weights(model, surgery, graph.computed), **surgery.attributes})
+    configs = config_changes(model, graph, plan, surgery)
+    return Surgery(surgery.slices, {**configs.attributes, **surgery.attributes})
 
 
 def follow_weights(

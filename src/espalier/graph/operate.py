@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import CutError, SetAttribute, Slice, Surgery
+from .skeleton import is_config
 from .tensors import empty_hooks, named_tensors
 
 
@@ -28,7 +29,8 @@ def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.
     Args:
         model: any module; untouched unless ``inplace``.
         surgery: what to slice and which attributes to set.
-        inplace: change ``model`` itself and return it; its Parameter objects stay the same objects.
+        inplace: change ``model`` itself and return it; its Parameter objects stay the same objects, and its config
+            objects become its own copies.
 
     Raises:
         CutError: the surgery does not fit the model; an in-place model is then still untouched.
@@ -38,6 +40,7 @@ def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.
     sliced = _sliced_tensors(model, surgery)
     if inplace:
         result = _assign_tensors(model, sliced)
+        _own_configs(result)
     else:
         result = _copy(model, sliced)
     for change in surgery.attributes.values():
@@ -131,6 +134,15 @@ def _assign_tensors(model: nn.Module, sliced: Mapping[int, Tensor]) -> nn.Module
             tensor.grad = None
             tensor.data = sliced[id(tensor)].data
     return model
+
+
+def _own_configs(model: nn.Module) -> None:
+    """Give a model copies of its config objects, shared among its modules as before: other models may hold them too."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if is_config(value):
+                vars(module)[name] = copy.deepcopy(value, memo)
 
 
 def _copy(model: nn.Module, sliced: Mapping[int, Tensor]) -> nn.Module:

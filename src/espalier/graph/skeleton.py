@@ -62,18 +62,32 @@ def public_sizes(model: nn.Module) -> Iterator[tuple[dict, str, str, tuple]]:
         for name, value in list(vars(module).items()):
             if name.startswith("_") or name == "training":
                 continue
-            if not _is_config(value):
+            if not is_config(value):
                 yield vars(module), name, module_path, (name,)
-            elif id(value) not in seen:
-                seen.add(id(value))
-                for key in [k for k in vars(value) if not k.startswith("_")]:
-                    yield vars(value), key, module_path, (name, key)
+            else:
+                for holder, key, path in config_entries(value, seen):
+                    yield holder, key, module_path, (name, *path)
+
+
+def config_entries(config: Any, seen: set[int] | None = None, path: tuple = ()) -> Iterator[tuple[dict, str, tuple]]:
+    """Yield ``(holder, key, path)`` of every public attribute of a config and of the configs in it, each once."""
+    seen = set() if seen is None else seen
+    if id(config) in seen:
+        return
+    seen.add(id(config))
+    for key, value in list(vars(config).items()):
+        if key.startswith("_"):
+            continue
+        if is_config(value):
+            yield from config_entries(value, seen, (*path, key))
+        else:
+            yield vars(config), key, (*path, key)
 
 
 def tag_sizes(model: nn.Module) -> None:
     """Replace the public ints of every module by sizes that remember their place."""
     for holder, key, module, path in public_sizes(model):
-        holder[key] = _tag(holder[key], module, path)
+        holder[key] = tagged(holder[key], module, path)
 
 
 def size_values(model: nn.Module) -> dict[tuple[str, tuple], int]:
@@ -88,7 +102,8 @@ def size_values(model: nn.Module) -> dict[tuple[str, tuple], int]:
     return values
 
 
-def _is_config(value: Any) -> bool:
+def is_config(value: Any) -> bool:
+    """Whether an attribute is a plain config object: its class is called so, or it is a namespace."""
     kind = type(value)
     return hasattr(value, "__dict__") and (kind.__name__.endswith("Config") or kind is SimpleNamespace)
 
@@ -97,9 +112,10 @@ def _is_int_sequence(value: Any) -> bool:
     return type(value) in (tuple, list, torch.Size) and bool(value) and all(type(v) is int for v in value)
 
 
-def _tag(value: Any, module: str, path: tuple) -> Any:
+def tagged(value: Any, module: str, path: tuple) -> Any:
+    """Return an int, or a sequence of ints, as sizes that remember this place; anything else as it is."""
     if type(value) is int:
         return Size(value, ("attr", module, path))
     if _is_int_sequence(value):
-        return type(value)([_tag(v, module, (*path, i)) for i, v in enumerate(value)])
+        return type(value)([tagged(v, module, (*path, i)) for i, v in enumerate(value)])
     return value
