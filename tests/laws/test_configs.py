@@ -136,15 +136,16 @@ def test_unequal_layers_are_warned_of_and_saved_right(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "counts", "reason"),
     [
-        ("llama", {"q_proj.weight:0.2": 4}, "rotary_emb.inv_freq has other values"),  # which frequencies are left, no config can say
+        # which frequencies are left, no config can say; heads go, the width that they divide stays; nothing reads it
+        ("llama", {"q_proj.weight:0.2": 4}, "rotary_emb.inv_freq has other values"),
         (
             "bert",
             {"_embeddings": 32, "query.weight:0.1": 8, "value.weight:0.1": 8, "pooler": 32},
             "scaling is 0.25, the config gives|attention_head_size is 8",
         ),
-        ("bert", {"query.weight:0.0": 2}, "hidden_size would be 32 for"),  # heads go, the width that they divide stays
+        ("bert", {"query.weight:0.0": 2}, "hidden_size would be 32 for"),
         ("gpt2", {"wte": 32, "c_attn.weight:1.0": 2, "c_fc": 100}, "has 100 where it gives"),
-        ("dinov2", {"patch_embeddings": 32, "q_proj.weight:0.0": 2, "fc1": 128}, "mask_token has shape"),  # nothing reads it
+        ("dinov2", {"patch_embeddings": 32, "q_proj.weight:0.0": 2, "fc1": 128}, "mask_token has shape"),
     ],
 )
 def test_what_a_config_cannot_say_is_said(kind: str, counts: dict[str, int], reason: str) -> None:

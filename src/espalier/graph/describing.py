@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from .sizes import Expr, evaluate, leaves
+from .sizes import ROUNDINGS, Expr, evaluate, leaves
 
 Key = tuple[str, tuple]  # (module, path) of an attribute
 
@@ -109,9 +109,11 @@ def _solved(one: Observation, key: Key, values: dict[Key, int]) -> int | None:
 
 
 def _exact(expr: Expr) -> Expr:
-    """Return an expression whose divisions do not round down."""
+    """Return an expression that does not round."""
     if expr[0] in ("attr", "const"):
         return expr
+    if expr[0] in ROUNDINGS:
+        return _exact(expr[1])
     return ("/" if expr[0] == "//" else expr[0], _exact(expr[1]), _exact(expr[2]))
 
 

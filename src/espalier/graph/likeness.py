@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core import Slice, Surgery
 from .describing import Key
 from .operate import slice_tensor
-from .sizes import Size
+from .sizes import Size, leaves
 from .skeleton import public_sizes
 from .tensors import every_name, named_tensors
 
@@ -63,7 +63,13 @@ class Part:
 
     def must_be(self, key: Key) -> bool:
         """Whether the model's Python, or a layer's own weights, say what an attribute is after the surgery."""
-        return key in self.graph.computed or key in self.surgery.attributes
+        return key in self.graph.computed or key in self.surgery.attributes or key in self._heard
+
+    @cached_property
+    def _heard(self) -> set[Key]:
+        """Attributes that Python counts out in loops, or makes bare numbers of."""
+        sizes = [expr for r in self.graph.records for expr, _ in (*r.heard.looped, *r.heard.lost)]
+        return {leaf[1:] for expr in sizes for leaf in leaves(expr) if leaf[0] == "attr"}
 
 
 def same_shapes(module: nn.Module, other: nn.Module) -> bool:

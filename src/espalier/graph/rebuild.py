@@ -15,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .record import walk
-from .sizes import Expr, Size, expr_of, track_math
+from .sizes import Expr, Size, expr_of
 from .tensors import every_name
 
 _FACTORIES = {"empty", "zeros", "ones", "full", "rand", "randn"}
@@ -46,7 +46,7 @@ def rebuild(kind: type[nn.Module], config: Any) -> Rebuilt:
         Exception: whatever the constructor raises.
     """
     factories = _Factories()
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad(), track_math(), factories:
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad(), factories:
         warnings.simplefilter("ignore")  # the user has seen them when the model was built
         module = kind(config)
     found = {}
