@@ -92,6 +92,22 @@ def test_a_uniform_cut_is_rebuilt_from_its_config(kind: str, tmp_path: Path) -> 
     assert torch.equal(logits(back, example), logits(small, example))
 
 
+def test_fewer_queries_a_key_are_fine_and_decisions_stay_as_they_were() -> None:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=8,
+        num_key_value_heads=2, head_dim=8, use_cache=False,
+    )  # fmt: skip
+    model: Any = transformers.LlamaForCausalLM(config).eval()
+    graph = es.trace(model, {"input_ids": torch.arange(3, 9)[None]})
+    small: Any = es.cut(model, graph, plan_of(graph, {"q_proj.weight:0.1": 2}))
+    assert small.config.num_attention_heads == 4 and small.config.num_key_value_heads == 2
+    assert small.model.layers[0].self_attn.num_key_value_groups == 2
+    with pytest.warns(EspalierWarning, match="num_key_value_groups, which is 4, and the config gives 1"):
+        small = es.cut(model, graph, plan_of(graph, {"q_proj.weight:0.1": 1}))  # the code asks whether it is one
+    assert small.model.layers[0].self_attn.num_key_value_groups == 4 and small.config.num_attention_heads == 2
+
+
 def test_every_config_of_a_model_follows_its_copies_too() -> None:
     model, _, graph = network("t5")
     small: Any = es.cut(model, graph, plan_of(graph, UNIFORM["t5"]), prove=False)

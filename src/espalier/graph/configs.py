@@ -18,7 +18,7 @@ from torch import nn
 
 from ..core import Plan, SetAttribute, Surgery
 from .describing import Description, Key, Observation, describe_sizes
-from .likeness import Part, dotted, followers, items_in, other_sizes, other_values, same_shapes
+from .likeness import Part, dotted, followers, items_in, other_decisions, other_sizes, other_values, same_shapes
 from .rebuild import Rebuilt, rebuild
 from .sizes import Size, describe, leaves
 from .skeleton import config_entries, is_config, public_sizes, tagged
@@ -116,6 +116,7 @@ class _Configured:
         reasons = _reasons(found)  # causes; what follows from them need not be said
         if not reasons:
             reasons += list(other_sizes(self.part, before.module, after).values())[:_REASONS]
+            reasons += other_decisions(self.part, before.module, after)[:_REASONS]
             reasons += other_values(self.part, before.module, after)[:_REASONS]
         if reasons:
             changes.notes.append(self._note(reasons))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core import Slice, Surgery
 from .describing import Key
 from .operate import slice_tensor
-from .sizes import Size, leaves
+from .sizes import COMPARISONS, Expr, Size, evaluate, leaves
 from .skeleton import public_sizes
 from .tensors import every_name, named_tensors
 
@@ -63,13 +63,36 @@ class Part:
 
     def must_be(self, key: Key) -> bool:
         """Whether the model's Python, or a layer's own weights, say what an attribute is after the surgery."""
-        return key in self.graph.computed or key in self.surgery.attributes or key in self._heard
+        return key in self._computed or key in self.surgery.attributes
+
+    def turned(self, values: Mapping[Key, int]) -> set[Key]:
+        """Return the attributes that would turn a decision of the model's Python if they had these values."""
+        after = {**self.sizes, **values}
+        sides = (
+            (symbol, evaluate(left, lambda e: after[e[1:]]), evaluate(right, lambda e: after[e[1:]]), outcome)
+            for symbol, left, right, outcome in self._decisions
+        )
+        return {
+            key
+            for decision, (symbol, left, right, outcome) in zip(self._decisions, sides, strict=True)
+            if COMPARISONS[symbol](left, right) != outcome
+            for key in _attributes(decision[1:3]) & values.keys()
+        }
 
     @cached_property
-    def _heard(self) -> set[Key]:
-        """Attributes that Python counts out in loops, or makes bare numbers of."""
-        sizes = [expr for r in self.graph.records for expr, _ in (*r.heard.looped, *r.heard.lost)]
-        return {leaf[1:] for expr in sizes for leaf in leaves(expr) if leaf[0] == "attr"}
+    def _computed(self) -> set[Key]:
+        """Attributes that Python computes sizes with, counts out in loops, or makes bare numbers of."""
+        sizes = [e.left for e in self.graph.axes.equations if isinstance(e.left, tuple)]
+        for heard in (record.heard for record in self.graph.records):
+            sizes += [expr for expr, _ in (*heard.looped, *heard.lost)]
+            sizes += [side for key in heard.compared if key not in self._decisions for side in key[1:3]]
+        return _attributes(sizes)
+
+    @cached_property
+    def _decisions(self) -> list[tuple[str, Expr, Expr, bool]]:
+        """Comparisons of attributes among themselves or with numbers."""
+        compared = {key for record in self.graph.records for key in record.heard.compared}
+        return [key for key in compared if all(leaf[0] == "attr" for side in key[1:3] for leaf in leaves(side))]
 
 
 def same_shapes(module: nn.Module, other: nn.Module) -> bool:
@@ -97,9 +120,21 @@ def other_sizes(part: Part, before: nn.Module, after: nn.Module) -> dict[str, st
     return found
 
 
+def other_decisions(part: Part, before: nn.Module, after: nn.Module) -> list[str]:
+    """Return the ints of the rebuilt module with which its Python would decide otherwise."""
+    ints = dict(_other_ints(part, before, after))
+    return [
+        f"Python compares {dotted(key)}, which is {part.sizes[key]}, and the config gives {ints[key]}"
+        for key in sorted(part.turned(ints), key=repr)
+        if not part.must_be(key)
+    ]
+
+
 def followers(part: Part, before: nn.Module, after: nn.Module) -> dict[Key, int]:
     """Return the ints that nothing computes with, as the rebuilt module has them."""
-    return {key: value for key, value in _other_ints(part, before, after) if not part.must_be(key)}
+    ints = dict(_other_ints(part, before, after))
+    turned = part.turned(ints)
+    return {key: value for key, value in ints.items() if not part.must_be(key) and key not in turned}
 
 
 def other_values(part: Part, before: nn.Module, after: nn.Module) -> list[str]:
@@ -140,6 +175,10 @@ def _ints(module: nn.Module) -> dict[Key, int]:
 def items_in(path: tuple, value: Any) -> list[tuple[tuple, Any]]:
     """Return ``(path, item)`` of a sequence's items, or of the value itself."""
     return [((*path, i), item) for i, item in enumerate(value)] if isinstance(value, list | tuple) else [(path, value)]
+
+
+def _attributes(sizes: Iterable[Expr]) -> set[Key]:
+    return {leaf[1:] for expr in sizes for leaf in leaves(expr) if leaf[0] == "attr"}
 
 
 def dotted(key: Key) -> str:
