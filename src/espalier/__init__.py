@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, criteria, graph, losses, recovery, tasks, zoo
-    from .api import compress, default_example, model
+    from . import backends, criteria, graph, losses, recipes, recovery, tasks, zoo
+    from .api import compress, default_example, model, resume
     from .backends import export
     from .core import Budget, Cost, EspalierError, Plan, ProofError
     from .graph import carry_optimizer, cut, cut_, freeze, gates, load, prove, save, taps, to_graph_module, trace
     from .measure import compare
-    from .recipes.settings import Settings
+    from .recipes import Recipe, Settings
     from .selection import plan
     from .tasks import Task, load_task
 
@@ -26,7 +26,8 @@ _HOMES = {
     "EspalierError": "core",
     "Plan": "core",
     "ProofError": "core",
-    "Settings": "recipes.settings",
+    "Recipe": "recipes",
+    "Settings": "recipes",
     "Task": "tasks",
     "backends": "",
     "carry_optimizer": "graph",
@@ -46,7 +47,9 @@ _HOMES = {
     "model": "api",
     "plan": "selection",
     "prove": "graph",
+    "recipes": "",
     "recovery": "",
+    "resume": "api",
     "save": "graph",
     "taps": "graph",
     "tasks": "",
@@ -61,6 +64,7 @@ __all__ = [
     "EspalierError",
     "Plan",
     "ProofError",
+    "Recipe",
     "Settings",
     "Task",
     "backends",
@@ -81,7 +85,9 @@ __all__ = [
     "model",
     "plan",
     "prove",
+    "recipes",
     "recovery",
+    "resume",
     "save",
     "taps",
     "tasks",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import zoo
+from .core import EspalierError, FileError
 from .core.atomic import write_text
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .recipes.compress import Result
-    from .recipes.settings import Settings
+    from .recipes import Recipe, Settings
+    from .recipes.run import Result
     from .tasks import Task
 
 
@@ -52,33 +55,78 @@ def default_example(model: nn.Module, name: str) -> Any:
     return zoo.default_example(model, name)
 
 
-def compress(model: nn.Module, task: Task, settings: Settings, *, folder: str | Path | None = None) -> Result:
-    """Return a smaller network that does ``task``: trace, score, plan, cut, prove, fine-tune, save, measure, report.
+def compress(model: nn.Module, task: Task, recipe: Recipe | Settings, *, folder: str | Path | None = None) -> Result:
+    """Return a smaller network that does ``task``, with the record of how it came about: do what a recipe says.
 
     Args:
-        model: any network that the engine can trace and whose outputs are class scores; it is untouched.
+        model: any network that the engine can trace; it is untouched.
         task: what ``es.load_task`` returns, or a ``Task`` of your own.
-        settings: budget, criterion, epochs and so on.
-        folder: of the run, with the model, every measure and ``report.html``; it must not exist. Nothing is written
-            when None.
+        recipe: steps such as ``Prune`` and ``Finetune``; or ``Settings``, from which a recipe is built.
+        folder: of the run, with the model, every measure and ``report.html``; it must not exist. ``es.resume`` goes on
+            from it after a crash. Nothing is written when None.
 
     Raises:
         ModelError: the model does not run on the task's inputs, or nothing in it can be pruned.
-        BudgetError: no budget, or one that no plan can reach.
+        BudgetError: a budget that no plan can reach.
+        UnknownNameError: a pattern that matches nothing.
+        TrainingError: the loss is no longer finite.
         FileError: the folder exists, or cannot be written.
     """
-    from .recipes.compress import Names
-    from .recipes.compress import compress as run_recipe
+    from .recipes.run import Names, run_recipe
+    from .recipes.settings import Settings
 
-    names = Names(model=getattr(model, "espalier_source", ""), data=task.name)
+    whole = recipe.recipe() if isinstance(recipe, Settings) else recipe
+    names = Names(model=getattr(model, "espalier_source", "") or whole.model, data=task.name)
     if folder is None:
-        return run_recipe(model, task, settings, names=names)
-    existed = Path(folder).exists()
+        return run_recipe(model, task, whole, names=names)
+    with _reported(Path(folder)):
+        return run_recipe(model, task, whole, folder=Path(folder), names=names)
+
+
+def resume(
+    folder: str | Path, model: nn.Module | None = None, task: Task | None = None, *, trusted: bool = False
+) -> Result:
+    """Go on with a run that was stopped, from its last checkpoint. On a CPU the weights end bit by bit the same.
+
+    Args:
+        folder: of the run.
+        model, task: what the run began with, where its recipe does not name them; the model's weights do not matter.
+        trusted: import a ``path/to/file.py:function`` that the recipe names even if the folder was written elsewhere.
+
+    Raises:
+        FileError: there is nothing to go on from, or the folder is damaged or foreign.
+        RecipeError: the recipe names no model or no data, and none is given.
+    """
+    from .recipes import files, named, origin
+    from .recipes.folder import RECIPE
+    from .recipes.run import resume as go_on
+
+    path = Path(folder)
+    recipe = files.read(path / RECIPE)
+    foreign = [name for name in (recipe.model, recipe.data) if named.is_own(name)]
+    if model is None and foreign and not trusted and not origin.is_ours(path):
+        raise FileError(
+            f"{path} was not written here, and to resume it would run the code in {foreign[0]}: look at that file, "
+            "and then say so (trusted=True, or --trust)"
+        )
+    task = task or named.load(recipe)
+    model = model or named.build(recipe, task)
+    with _reported(path, anyway=True):
+        return go_on(path, model, task)
+
+
+@contextmanager
+def _reported(folder: Path, *, anyway: bool = False) -> Iterator[None]:
+    """Write the report of a run however it ends: one that was interrupted or failed has its report too."""
+    existed = folder.exists() and not anyway
     try:
-        return run_recipe(model, task, settings, folder=folder, names=names)
-    finally:  # a run that was interrupted or failed has its report too
-        if not existed and Path(folder).exists():
-            write_report(folder)
+        yield
+    except BaseException:
+        if not existed and folder.exists():
+            with suppress(EspalierError):  # the first error is the one to tell
+                write_report(folder)
+        raise
+    write_report(folder)
 
 
 def write_report(folder: str | Path) -> Path:
@@ -91,5 +139,8 @@ def write_report(folder: str | Path) -> Path:
     from .report import render
 
     path = Path(folder) / "report.html"
-    write_text(path, render(read_run(folder)))
+    try:
+        write_text(path, render(read_run(folder)))
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
     return path

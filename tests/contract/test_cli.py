@@ -18,12 +18,19 @@ from espalier.recipes.folder import read_run
 
 SOURCE = str(Path(cli.__file__).parents[2])  # child processes find the package where this one did
 COMMAND = [sys.executable, "-c", "from espalier.cli import main; main()"]
+LEDGER = {"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
 QUICK = ["--epochs", "1", "--score-batches", "1", "--batch-size", "128"]
 
 
 @pytest.fixture(autouse=True)
 def _children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([SOURCE, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+
+
+def only_run(root: Path) -> Path:
+    """Return the one run folder in ``root``, which also holds the ledger."""
+    (folder,) = (path for path in root.iterdir() if path.name not in LEDGER)
+    return folder
 
 
 def run(*arguments: str) -> int:
@@ -175,7 +182,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_its_record(
     line = ["compress", "user.py:explosive", "--data", "digits", "--macs", "0.5", "--criterion", "magnitude"]
     assert run(*line, *QUICK, "--lr", "1e10", "--epochs", "3") == 2
     assert "learning rate" in capsys.readouterr().err
-    (folder,) = Path("runs").iterdir()
+    folder = only_run(Path("runs"))
     assert read_run(folder).status == "failed" and "learning rate" in read_run(folder).notes[-1]
     assert (folder / "report.html").exists()
 
@@ -185,11 +192,11 @@ def test_compress_does_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(*line, *QUICK, "--rounds", "2", "--keep", "stem.0*", "--keep", "block1.conv1*") == 0
     out = capsys.readouterr().out
     assert "MACs" in out and "report.html" in out
-    (folder,) = tmp_path.iterdir()
+    folder = only_run(tmp_path)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"run.json", "report.html", "model.safetensors", "plan-1.json", "plan-2.json"}
+    assert names == {"recipe.toml", "run.json", "report.html", "model.safetensors", "plan.json"}
     found = read_run(folder)
-    assert found.status == "finished" and found.model == "espalier:digits_cnn" and len(found.history) == 2
+    assert found.status == "finished" and found.model == "espalier:digits_cnn" and len(found.history) == 3
     assert found.before.macs and found.after.macs and 0.59 <= found.after.macs / found.before.macs <= 0.6
     kept = {width.group: (width.before, width.after) for width in found.widths}
     assert all(before == after for name, (before, after) in kept.items() if name.startswith(("stem", "block1")))
@@ -200,7 +207,7 @@ def test_compress_does_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_the_saved_model_loads_in_a_new_process(tmp_path: Path) -> None:
     line = ["compress", "espalier:digits_cnn", "--data", "digits", "--macs", "0.3", "--out", str(tmp_path)]
     assert run(*line, *QUICK, "--criterion", "magnitude") == 0
-    (folder,) = tmp_path.iterdir()
+    folder = only_run(tmp_path)
     script = (
         "import espalier as es, torch, sys\n"
         "small = es.load(sys.argv[1], es.model('espalier:digits_cnn'))\n"
@@ -225,7 +232,7 @@ def test_trace_prints_groups_reasons_and_share(capsys: pytest.CaptureFixture[str
 def test_report_is_written_again_from_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["compress", "espalier:digits_cnn", "--data", "digits", "--macs", "0.7", "--out", str(tmp_path)]
     assert run(*line, *QUICK, "--criterion", "random") == 0
-    (folder,) = tmp_path.iterdir()
+    folder = only_run(tmp_path)
     before = (folder / "report.html").read_text()
     (folder / "report.html").unlink()
     assert run("report", str(folder)) == 0
@@ -261,11 +268,14 @@ def test_ctrl_c_leaves_a_consistent_folder(tmp_path: Path) -> None:
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in error and "Traceback" not in error
-    (folder,) = tmp_path.iterdir()
+    folder = only_run(tmp_path)
     found = read_run(folder)
     assert found.status == "interrupted" and found.history and found.finished
     assert "interrupted" in (folder / "report.html").read_text()
     names = {path.name for path in folder.iterdir()}
-    assert names - {"dense.safetensors"} == {"run.json", "report.html", "checkpoint.safetensors"}
+    assert names - {"dense.safetensors", "plan.json"} == {"recipe.toml", "run.json", "report.html", "checkpoints"}
     script = "import espalier as es, sys; es.load(sys.argv[1], es.model('espalier:digits_cnn'))"
-    subprocess.run([sys.executable, "-c", script, str(folder / "checkpoint.safetensors")], check=True)
+    checkpoints = [path for path in (folder / "checkpoints").glob("*.safetensors") if "training" not in path.name]
+    assert checkpoints
+    for path in checkpoints:
+        subprocess.run([sys.executable, "-c", script, str(path)], check=True)

@@ -13,6 +13,9 @@ from typing import NoReturn
 COMMANDS = {
     "demo": "train, compress, save and measure a small network on real handwritten digits",
     "compress": "make a network smaller, fine-tune it and report: espalier compress MODEL --data SOURCE --macs 0.5",
+    "run": "do what a recipe file says: espalier run recipe.toml",
+    "resume": "go on with a run that was stopped: espalier resume RUN",
+    "runs": "list the runs of a folder, or compare some: espalier runs [RUN ...]",
     "trace": "show what can be pruned in a network, what is frozen, and why: espalier trace MODEL",
     "report": "write the report of a run folder again: espalier report RUN",
 }

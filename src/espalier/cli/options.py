@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ..recipes.settings import Settings
+from ..recipes import Settings
 
 _Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 _Settings = Annotated[Settings, tyro.conf.arg(name=""), tyro.conf.UseAppendAction]
@@ -43,6 +43,46 @@ class Compress:
     out: str = "runs"
     """where the run folder goes"""
     settings: _Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Do what a recipe file says. What is given here takes the place of what the file says."""
+
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """recipe.toml, .yaml or .json"""
+    model: str | None = None
+    """timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function"""
+    weights: str | None = None
+    """file with the trained weights"""
+    data: str | None = None
+    """digits, parquet:PATH, imagefolder:PATH, ..."""
+    seed: int | None = None
+    """of everything random"""
+    out: str = "runs"
+    """where the run folder goes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """Go on with a run that was stopped, from its last checkpoint."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """the run folder"""
+    trust: bool = False
+    """run the code of a path/to/file.py:function that the recipe names, even if the folder was written elsewhere"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """List the runs of a folder; or compare some of them."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
+    """runs to compare; all are listed when none is named"""
+    out: str = "runs"
+    """where the run folders are"""
+    json: bool = False
+    """print everything as JSON"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
+from pydantic import ValidationError
 
 from ..core import EspalierError, ModelError, UnknownNameError
+from ..recipes.files import mistakes
 from . import COMMANDS, options
 
 
@@ -19,6 +21,9 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             raise UnknownNameError("command", name, COMMANDS, "espalier --help lists them all.")
         chosen = tyro.cli(_OPTIONS[name], prog=f"espalier {name}", args=list(arguments))
         _obey(name, chosen)
+    except ValidationError as error:
+        print("espalier: " + "\n".join(mistakes(error)), file=sys.stderr)
+        return 2
     except EspalierError as error:
         print(f"espalier: {error}", file=sys.stderr)
         return 2
@@ -44,6 +49,9 @@ def _obey(name: str, chosen: Any) -> None:
 _OPTIONS: dict[str, Any] = {
     "demo": options.Demo,
     "compress": options.Compress,
+    "run": options.Run,
+    "resume": options.Resume,
+    "runs": options.Runs,
     "trace": options.Trace,
     "report": options.Report,
 }
@@ -59,6 +67,10 @@ def _verb(name: str) -> Callable[[Any], None]:
         from .report import report
 
         return report
+    if name == "runs":
+        from .runs import runs
+
+        return runs
     from . import compress
 
-    return {"demo": compress.demo, "compress": compress.compress}[name]
+    return getattr(compress, name)

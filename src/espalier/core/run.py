@@ -12,7 +12,7 @@ from typing import Any, Literal
 from .errors import FileError
 from .structure import Frozen
 
-VERSION = 1
+VERSION = 2
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -28,7 +28,7 @@ class Measures:
         size_bytes: bytes of parameters and persistent buffers.
         latency_ms: median time of one forward pass of the example.
         latency_spread_ms: distance between the quartiles of that time.
-        accuracy: share of the test split that is right, in [0, 1].
+        accuracy: the task's metric on the test split, in [0, 1].
     """
 
     macs: int | None = None
@@ -48,7 +48,7 @@ class Epoch:
         stage: what the epoch was for, in words.
         epoch: counted over the whole run, from 1.
         loss: mean over the training batches.
-        accuracy: on the validation split, in [0, 1]; None where there is none.
+        accuracy: the task's metric on the validation split, in [0, 1]; None where there is none.
         lr: learning rate at the end of the epoch.
         seconds: training and evaluation together.
     """
@@ -72,19 +72,91 @@ class Width:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Point:
+    """One network on the way: what it costs, and how good it is on the validation split.
+
+    Attributes:
+        stage: which one, in words.
+        kind: the dense network, one that was just cut (and mended without training), or one that was trained after.
+        macs, params: at batch 1.
+        score: the metric on the validation split, in [0, 1].
+        accepted: False where it lost too much and the cut was undone.
+    """
+
+    stage: str
+    kind: Literal["dense", "cut", "trained"]
+    macs: int
+    params: int
+    score: float
+    accepted: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What one layer costs before and after: MACs at batch 1, and milliseconds where they were measured."""
+
+    name: str
+    macs_before: int
+    macs_after: int
+    ms_before: float | None = None
+    ms_after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Both networks timed in turns under one set of conditions.
+
+    Attributes:
+        conditions: backend, threads, batch and rounds, in words.
+        before_ms, after_ms: medians.
+        ratio: after / before within a round: (low, median, high), the ends of the median's 95 % interval.
+        target_ms: what was asked for; None where nothing was.
+    """
+
+    conditions: str
+    before_ms: float
+    after_ms: float
+    ratio: tuple[float, float, float]
+    target_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One pass over the test split.
+
+    Attributes:
+        examples: how many were read.
+        targets_sha256: of all targets in their order: which split it was.
+        metrics: ``{network: {metric: value in [0, 1]}}``.
+    """
+
+    examples: int
+    targets_sha256: str
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """Everything that a report needs.
 
     Attributes:
         name: of the run, also of its folder.
         model, data: the names that the user gave.
-        settings: of the recipe, JSON-ready.
+        metric: what the scores are of.
+        recipe: the effective one, as TOML.
+        settings: what of it is not a default, in words.
         environment: versions, machine, threads, seed.
         status: running, finished, interrupted or failed.
         started, finished: ISO 8601 with the time zone; "" while running.
         before, after: measures of the dense network and of the result.
         latency_ratio: after / before, median of the rounds with the ends of its 95 % interval: (low, median, high).
-        history: epochs in order.
+        latencies: every timing of the whole network.
+        layers: where MACs and milliseconds went.
+        history: epochs in order; those of cuts that were undone too.
+        path: the networks on the way from dense to small.
+        readings: of the test split: one, at the end.
+        splits: ``{split: batches}``.
+        resumes: how often the run went on after it had been stopped.
         widths: of every group.
         frozen: what must not change, and why.
         proof: what was proved about the surgery, in words.
@@ -95,6 +167,8 @@ class Run:
     name: str
     model: str
     data: str
+    metric: str = "accuracy"
+    recipe: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     status: Status = "running"
@@ -103,7 +177,13 @@ class Run:
     before: Measures = Measures()
     after: Measures = Measures()
     latency_ratio: tuple[float, float, float] | None = None
+    latencies: tuple[Latency, ...] = ()
+    layers: tuple[Layer, ...] = ()
     history: tuple[Epoch, ...] = ()
+    path: tuple[Point, ...] = ()
+    readings: tuple[Reading, ...] = ()
+    splits: Mapping[str, int] = field(default_factory=dict)
+    resumes: int = 0
     widths: tuple[Width, ...] = ()
     frozen: tuple[Frozen, ...] = ()
     proof: str = ""

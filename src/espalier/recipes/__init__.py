@@ -1,4 +1,31 @@
-"""Recipes: the settings, the only training loop, and the pipeline from a model to a smaller one.
+"""Recipes: what to do to a network, as plain data; the only training loop; and runs, which survive anything.
 
-Import from the files: ``settings`` is plain data for the command line and imports no torch, the others do.
+What is imported here is plain data for files and the command line; what needs torch is imported from its file.
 """
+
+from .files import RecipeError, checked, parse, read, schema, to_toml, write
+from .recipe import Recipe
+from .settings import Settings
+from .steps import STEPS, Distill, Finetune, Measure, Prune, Recover, Save, Step, Train, Training
+
+__all__ = [
+    "STEPS",
+    "Distill",
+    "Finetune",
+    "Measure",
+    "Prune",
+    "Recipe",
+    "RecipeError",
+    "Recover",
+    "Save",
+    "Settings",
+    "Step",
+    "Train",
+    "Training",
+    "checked",
+    "parse",
+    "read",
+    "schema",
+    "to_toml",
+    "write",
+]

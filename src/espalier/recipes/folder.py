@@ -1,8 +1,9 @@
 """The run folder: everything about a run in one place, consistent at every moment.
 
-run.json                what was asked and what happened so far (status: running, finished, interrupted, failed)
-plan.json               which units each group keeps; plan-1.json, plan-2.json, ... where there were several cuts
-checkpoint.safetensors  the network after the last whole epoch, while the run goes on
+recipe.toml             the effective recipe, every default spelled out
+run.json                what happened so far (status: running, finished, interrupted, failed)
+checkpoints/            what ``espalier resume`` goes on from, while the run is not finished
+plan.json               which units of the dense network each group keeps
 dense.safetensors       the network before the first cut, where the run trained it
 model.safetensors       the result
 report.html             the report
@@ -15,6 +16,7 @@ import datetime
 import os
 import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +26,8 @@ from ..core import EspalierError, FileError, cause
 from ..core.atomic import write_text
 from ..core.run import Run
 
+RECIPE, RUN, CHECKPOINTS = "recipe.toml", "run.json", "checkpoints"
+
 
 class Journal:
     """Keeps a run up to date, in memory and in its folder; as a context manager it records how the run ended.
@@ -31,24 +35,15 @@ class Journal:
     Attributes:
         run: the run so far.
         folder: where it is written, or None.
+        quiet: says when to write nothing: while what an earlier process did is looked up.
     """
 
-    def __init__(self, run: Run, folder: Path | None) -> None:
-        self.run = dataclasses.replace(run, started=now())
-        self.folder = folder
+    def __init__(self, run: Run, folder: Path | None, quiet: Callable[[], bool] = lambda: False) -> None:
+        self.run = run if run.started else dataclasses.replace(run, started=now())
+        self.folder, self.quiet = folder, quiet
 
     def __enter__(self) -> Self:
-        """Create the folder and write the first ``run.json``."""
-        if self.folder is not None:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=False)
-            except FileExistsError as error:
-                raise FileError(
-                    f"the run folder {self.folder} exists already, and a run never writes over another: "
-                    "give a new name, or remove that folder"
-                ) from error
-            except OSError as error:
-                raise FileError(f"cannot create the run folder {self.folder}: {error.strerror}") from error
+        """Write the run as it is now."""
         self.update()
         return self
 
@@ -64,28 +59,63 @@ class Journal:
         else:
             status = "failed"
             notes += (str(error) if isinstance(error, EspalierError) else cause(error),)
-        self.update(status=status, finished=now(), notes=notes)
+        self.quiet = lambda: False
+        try:
+            self.update(status=status, finished=now(), notes=notes)
+        except FileError:
+            if error is None:
+                raise  # else the first error is the one to tell: the disk is full, and the last run.json is whole
 
     def update(self, **changes: Any) -> None:
         """Change fields of the run and write it."""
         self.run = dataclasses.replace(self.run, **changes, files=self._files())
-        self.write("run.json", self.run.to_json())
+        if not self.quiet():
+            self.write(RUN, self.run.to_json())
+
+    def note(self, text: str) -> None:
+        """Add a note for the user, once."""
+        if text and text not in self.run.notes:
+            self.update(notes=(*self.run.notes, text))
 
     def write(self, name: str, text: str) -> None:
-        """Write a text file of the folder, whole or not at all."""
-        if self.folder is not None:
-            write_text(self.folder / name, text)
+        """Write a text file of the folder, whole or not at all.
 
-    def remove(self, name: str) -> None:
-        """Remove a file of the folder, if it is there."""
+        Raises:
+            FileError: it cannot be written.
+        """
         if self.folder is not None:
-            (self.folder / name).unlink(missing_ok=True)
+            try:
+                write_text(self.folder / name, text)
+            except OSError as error:
+                raise FileError(cannot_write(self.folder / name, error)) from error
 
     def _files(self) -> dict[str, int]:
         if self.folder is None:
             return {}
-        whole = (path for path in sorted(self.folder.iterdir()) if not path.name.startswith("."))
-        return {path.name: path.stat().st_size for path in whole if path.name not in ("run.json", "report.html")}
+        found = (path for path in sorted(self.folder.iterdir()) if not path.name.startswith(".") and path.is_file())
+        return {path.name: path.stat().st_size for path in found if path.name not in (RUN, "report.html")}
+
+
+def create_folder(folder: Path) -> None:
+    """Create a run folder.
+
+    Raises:
+        FileError: it exists, or cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=False)
+    except FileExistsError as error:
+        raise FileError(
+            f"the run folder {folder} exists already, and a run never writes over another: "
+            "give a new name, or remove that folder"
+        ) from error
+    except OSError as error:
+        raise FileError(f"cannot create the run folder {folder}: {error.strerror}") from error
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """Return the message for a file that could not be written."""
+    return f"cannot write {path}: {error.strerror or error}; what was written before is whole"
 
 
 def read_run(folder: str | Path) -> Run:
@@ -95,7 +125,7 @@ def read_run(folder: str | Path) -> Run:
         FileError: there is no run in it, or it is damaged.
     """
     path = Path(folder)
-    path = path if path.name == "run.json" else path / "run.json"
+    path = path if path.name == RUN else path / RUN
     try:
         return Run.from_json(path.read_text(encoding="utf-8"))
     except FileError as error:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def bar(title: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
+def bar(title: str, total: int | None = None, done: int = 0) -> Iterator[Callable[[str], None]]:
     """Show a bar on stderr while the body runs; calling what it yields moves the bar by one and shows a text."""
     console = Console(stderr=True)
     columns = (
@@ -26,7 +26,7 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[[str], None]]
         TextColumn("{task.fields[text]}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not watched()) as progress:
-        task = progress.add_task(title, total=total, text="")
+        task = progress.add_task(title, total=total, completed=done, text="")
         yield lambda text: progress.update(task, advance=1, text=text)
 
 

@@ -1,38 +1,27 @@
-"""What a user may ask of a compression; plain data, so that the command line costs no import of torch."""
+"""The common settings, from which a recipe is built: what ``espalier compress`` takes as options."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field, ValidationError
+
 from ..core import EspalierError
+from .recipe import Recipe
+from .steps import AnyStep, Finetune, Prune, Train, Training
+from .steps.base import Record
 
 
 class SettingsError(EspalierError):
-    """A setting is out of range."""
+    """A setting is out of range; the message lists all that are."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """One stretch of training: learning rate warmed up over the first tenth, then a cosine down to zero."""
+class Settings(Record):
+    """How to compress a model: what the result may cost, how units are chosen, how accuracy is recovered.
 
-    epochs: int = 10
-    """passes over the training split"""
-    lr: float = 0.05
-    """highest learning rate"""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """stochastic gradient descent with momentum 0.9 (Nesterov), or AdamW"""
-    weight_decay: float = 5e-4
-    """decay of weights with two or more dimensions"""
-    label_smoothing: float = 0.0
-    """share of the target spread over all classes, for tasks whose loss is cross-entropy"""
-    seed: int = 0
-    """of shuffling and dropout"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to compress a model: what the result may cost, how units are chosen, how accuracy is recovered."""
+    >>> [step.kind for step in Settings(macs=0.5, train_epochs=2).recipe().steps]
+    ['train', 'prune', 'finetune']
+    """
 
     macs: int | float | None = None
     """multiply-accumulates the result may cost: a ratio such as 0.5, or an absolute whole number"""
@@ -40,6 +29,16 @@ class Settings:
     """parameters the result may have, ratio or absolute"""
     activations: int | float | None = None
     """peak live activations at batch 1, ratio or absolute"""
+    latency_ms: float | None = None
+    """milliseconds that a forward pass of the result may take on the backend"""
+    size_mb: float | None = None
+    """millions of bytes of the result's parameters and buffers"""
+    max_drop: float | None = None
+    """points of the metric that may be lost on validation; alone, the smallest network inside it is searched for"""
+    backend: str = "eager"
+    """what runs the network when it is timed: eager, compile, onnxruntime or openvino"""
+    threads: int | None = None
+    """of that backend"""
     round_to: int = 1
     """keep a multiple of this many units in each group"""
     criterion: str = "taylor"
@@ -50,46 +49,61 @@ class Settings:
     keep: tuple[str, ...] = ()
     """names of layers that stay whole; * and ? match; may be given several times"""
     rounds: int = 1
-    """cuts on the way to the budget, with fine-tuning after each"""
+    """cuts on the way to a budget, with fine-tuning after each"""
     score_batches: int = 8
     """training batches that the taylor criterion reads"""
-    train_epochs: int = 0
+    train_epochs: int = Field(default=0, ge=0)
     """epochs of training before the first cut, for a network that is not trained yet"""
-    train_lr: float = 0.1
+    train_lr: float = Field(default=0.1, gt=0)
     """highest learning rate of that training"""
-    round_epochs: int = 1
-    """epochs of fine-tuning after each cut but the last"""
-    epochs: int = 10
+    round_epochs: int = Field(default=1, ge=0)
+    """epochs of fine-tuning after each cut, where there are several or max_drop searches"""
+    epochs: int = Field(default=10, ge=0)
     """epochs of fine-tuning after the last cut"""
-    batch_size: int = 64
+    batch_size: int = Field(default=64, ge=2)
     """images a training step"""
-    lr: float = 0.02
+    lr: float = Field(default=0.02, gt=0)
     """highest learning rate of fine-tuning"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """what trains"""
-    label_smoothing: float = 0.0
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of the target spread over all classes"""
-    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of the forward pass while training"""
+    channels_last: bool = False
+    """keep images with channels last in memory: faster convolutions on most machines"""
+    seed: int = Field(default=0, ge=0)
     """of everything random"""
 
-    def __post_init__(self) -> None:
-        """Check ranges; the budget and the names are checked where they are used."""
-        least = {"round_to": 1, "rounds": 1, "score_batches": 1, "train_epochs": 0, "round_epochs": 0, "epochs": 0}
-        for name, smallest in {**least, "batch_size": 2, "seed": 0}.items():
-            if getattr(self, name) < smallest:
-                raise SettingsError(f"{name}={getattr(self, name)}: must be at least {smallest}")
-        for name in ("lr", "train_lr"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise SettingsError(f"{name}={getattr(self, name)}: must be above 0")
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingsError(f"label_smoothing={self.label_smoothing}: must be in [0, 1)")
+    def recipe(self) -> Recipe:
+        """Return the recipe: train if asked, prune, fine-tune.
 
-    def training(self, epochs: int, lr: float | None = None) -> Training:
-        """Return the training settings of one stretch."""
-        return Training(
-            epochs=epochs,
-            lr=self.lr if lr is None else lr,
-            optimizer=self.optimizer,
-            label_smoothing=self.label_smoothing,
-            seed=self.seed,
-        )
+        Raises:
+            SettingsError: no budget, or a value out of range.
+        """
+        try:
+            prune = self._prune()
+            steps: list[AnyStep] = [prune]
+            if self.train_epochs:
+                steps.insert(0, Train.model_validate(self._training(self.train_epochs, self.train_lr)))
+            if self.epochs:
+                steps.append(Finetune.model_validate(self._training(self.epochs, self.lr)))
+            return Recipe(steps=tuple(steps), batch_size=self.batch_size, seed=self.seed)
+        except ValidationError as error:
+            from .files import mistakes
+
+            raise SettingsError("\n".join(mistakes(error))) from error
+
+    def _prune(self) -> Prune:
+        same = ("macs", "params", "activations", "latency_ms", "max_drop", "backend", "threads", "round_to")
+        same += ("criterion", "strategy", "keep", "rounds", "score_batches")
+        data = {name: getattr(self, name) for name in same}
+        if self.size_mb is not None:
+            data["size_bytes"] = int(self.size_mb * 1e6)
+        if self.round_epochs and (self.rounds > 1 or self.max_drop is not None):
+            data["finetune"] = Training.model_validate(self._training(self.round_epochs, self.lr))
+        return Prune.model_validate(data)
+
+    def _training(self, epochs: int, lr: float) -> dict[str, object]:
+        same = ("optimizer", "label_smoothing", "precision", "channels_last")
+        return {"epochs": epochs, "lr": lr, **{name: getattr(self, name) for name in same}}

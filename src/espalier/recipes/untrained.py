@@ -24,8 +24,10 @@ def untrained_note(model: nn.Module, task: Task) -> str:
 
         accuracy <= p + 2 * sqrt(p * (1 - p) / n),   p: share of the commonest class among the n labels
 
-    The warning is logged too, so that it is seen before the work begins.
+    The warning is logged too, so that it is seen before the work begins. It is for classification.
     """
+    if task.kind != "classification":
+        return ""
     labels: list[Tensor] = []
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:

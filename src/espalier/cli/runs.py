@@ -1,0 +1,79 @@
+"""``espalier runs``: the ledger, and runs side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..core.run import Run
+from ..recipes import ledger
+from ..recipes.ledger import Line
+from .options import Runs
+
+_PIPE_WIDTH = 160
+
+
+def runs(chosen: Runs) -> None:
+    """List all runs, or compare those that are named."""
+    root = Path(chosen.out)
+    if not chosen.names:
+        lines = ledger.sync(root)
+        if chosen.json:
+            print(json.dumps([asdict(line) for line in lines], indent=1))
+        else:
+            _print(listed(lines))
+        return
+    found = {name: ledger.find(root, Path(name).name) for name in chosen.names}
+    if chosen.json:
+        print(json.dumps({name: json.loads(run.to_json()) for name, run in found.items()}, indent=1))
+    else:
+        _print(compared(found))
+
+
+def listed(lines: list[Line]) -> Table:
+    """Return one row a run."""
+    table = Table("run", "status", "model", "data")
+    for head in ("MACs", "params", "latency", "before, %", "after, %"):
+        table.add_column(head, justify="right")
+    for line in lines:
+        ratios = [_number(value, 3) for value in (line.macs_ratio, line.params_ratio, line.latency_ratio)]
+        scores = [_number(value and 100 * value, 2) for value in (line.accuracy_before, line.accuracy_after)]
+        table.add_row(*map(escape, (line.name, line.status, line.model, line.data)), *ratios, *scores)
+    return table
+
+
+def compared(found: dict[str, Run]) -> Table:
+    """Return one column a run: what differs in their recipes first, then what they measured."""
+    table = Table("", *map(escape, found))
+    runs = list(found.values())
+    for title, of in (
+        ("model", lambda run: run.model),
+        ("data", lambda run: run.data),
+        ("status", lambda run: run.status),
+    ):
+        table.add_row(title, *(escape(of(run)) for run in runs))
+    for key in dict.fromkeys(key for run in runs for key in run.settings):
+        values = [str(run.settings.get(key, "")) for run in runs]
+        if len(set(values)) > 1:
+            table.add_row(escape(key), *map(escape, values))
+    for measure in ("macs", "params", "size_bytes", "latency_ms", "accuracy"):
+        for when in ("before", "after"):
+            values = [getattr(getattr(run, when), measure) for run in runs]
+            if any(value is not None for value in values):
+                digits = {"accuracy": 4, "latency_ms": 3}.get(measure, 0)
+                table.add_row(f"{measure} {when}", *(_number(value, digits) for value in values))
+    return table
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"

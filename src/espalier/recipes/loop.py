@@ -1,0 +1,288 @@
+"""The only training loop, plain: batches, a loss, an optimizer, and an evaluation after each epoch.
+
+    for each epoch:
+        for each batch:    loss = objective(outputs, targets) + method.penalty;  backward
+            every accumulate_steps:  clip;  optimizer.step;  average;  method.step -> cut or restore
+            now and then:  checkpoint
+        evaluate on the validation split
+
+All that is random follows from the stretch's seed, the epoch and the checkpoint, so a resumed stretch ends the same.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..core.run import Epoch
+from ..graph.outputs import logits
+from . import chance
+from .companion import Companion
+from .learner import Learner
+from .optimizers import TrainingError, learning_rate
+from .progress import bar
+
+if TYPE_CHECKING:
+    from ..methods import Method
+    from ..tasks import Task
+    from .steps import Training
+
+Loss = Callable[[Any, Any, Any], Tensor]  # (inputs, outputs, targets) -> scalar
+Objective = Callable[[nn.Module], AbstractContextManager[Loss]]  # attached to the network in training
+
+_CHECKED_EVERY = 20  # batches between looks at the loss on an accelerator: each look waits for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One stretch of training.
+
+    Attributes:
+        task: the data, the loss and the metric.
+        training: how to train.
+        stage: what the stretch is for, in words.
+        seed: of all that is random in it.
+        first_epoch: number of its first epoch in the run; it decides the order of the data.
+        objective: what to minimise in place of the task's loss.
+        method: called in the loop.
+    """
+
+    task: Task
+    training: Training
+    stage: str
+    seed: int
+    first_epoch: int = 0
+    objective: Objective | None = None
+    method: Method | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a stretch has come: whole epochs, batches of the next one, their loss, and the record so far."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    history: tuple[Epoch, ...] = ()
+
+    def to_data(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Position:
+        """Read what ``to_data`` returned."""
+        return cls(**{**data, "history": tuple(Epoch(**epoch) for epoch in data["history"])})
+
+
+START = Position()
+Checkpoint = Callable[[Position, "Callable[[], dict[str, Tensor]]"], None]
+
+
+def train(
+    learner: Learner,
+    lesson: Lesson,
+    *,
+    position: Position = START,
+    extra: dict[str, Tensor] | None = None,
+    checkpoint: Checkpoint = lambda position, extra: None,
+) -> Position:
+    """Train ``learner`` in place and return the last position, with the record of all epochs.
+
+    Args:
+        learner: the network and its optimizer; its device is where the batches go.
+        lesson: what to do.
+        position, extra: where a checkpoint was taken, and what it kept beside the learner's state.
+        checkpoint: called after every step of the optimizer with the position and a function that gives what must be
+            kept beside the learner's state; it decides whether to write anything.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite, or the training split is empty.
+    """
+    steps = len(lesson.task.train)
+    if not steps:
+        raise TrainingError("the training split holds no batch: give more data or a smaller batch size")
+    total = lesson.training.epochs * steps
+    with ExitStack() as stack:
+        stretch = _Stretch(learner, lesson, stack, checkpoint)
+        stretch.resume(extra or {})
+        stretch.advance = stack.enter_context(bar(lesson.stage, total, position.epoch * steps + position.batch))
+        while position.epoch < lesson.training.epochs:
+            position = stretch.epoch(position, extra or {})
+            extra = None
+        stretch.companion.stop()
+    learner.model.eval()
+    return position
+
+
+class _Stretch:
+    """A stretch of training under way."""
+
+    def __init__(self, learner: Learner, lesson: Lesson, stack: ExitStack, checkpoint: Checkpoint) -> None:
+        self.learner, self.lesson, self.task, self.training = learner, lesson, lesson.task, lesson.training
+        self.steps = len(lesson.task.train)
+        self.checkpoint = checkpoint
+        self.device = next((t.device for t in learner.model.parameters()), torch.device("cpu"))
+        self.checked_every = 1 if self.device.type == "cpu" else _CHECKED_EVERY
+        self.advance: Callable[[str], None] = lambda text: None
+        self.companion = Companion(lesson, learner, self.retrain)
+        self.objectives = stack.enter_context(ExitStack())
+        stack.callback(self.companion.close)
+        self.attach()
+
+    def attach(self) -> None:
+        """Attach the objective to the network that is trained now."""
+        self.objectives.close()
+        make = self.lesson.objective
+        self.loss: Loss = (
+            _plain(self.lesson) if make is None else self.objectives.enter_context(make(self.learner.model))
+        )
+
+    def resume(self, extra: dict[str, Tensor]) -> None:
+        if extra:
+            self.learner.resume(extra)
+        self.companion.start(extra)
+
+    def epoch(self, position: Position, extra: dict[str, Tensor]) -> Position:
+        """Train one epoch, or the rest of one, and evaluate."""
+        start = time.perf_counter() - position.seconds
+        lr, total = 0.0, torch.tensor(position.loss, dtype=torch.float64, device=self.device)
+        self.learner.model.train()
+        for batch, (inputs, targets) in self.batches(position, extra):
+            lr = learning_rate(
+                self.training, (position.epoch * self.steps + batch + 1) / (self.training.epochs * self.steps)
+            )
+            total += self.batch(inputs, targets, batch, lr)
+            if batch % self.checked_every == 0:
+                mean = self.finite(total, lr) / (batch + 1)
+                self.advance(f"epoch {position.epoch + 1}/{self.training.epochs}  loss {mean:.4f}")
+            else:
+                self.advance("")
+            if self.stepped(batch) and batch + 1 < self.steps:
+                here = replace(position, batch=batch + 1, seconds=time.perf_counter() - start)
+                self.offer(here, total, lr)
+        loss = self.finite(total, lr) / self.steps
+        score = self.task.evaluate(self.learner.best_known, self.task.validation)
+        seconds = time.perf_counter() - start
+        number = self.lesson.first_epoch + position.epoch + 1
+        done = Epoch(stage=self.lesson.stage, epoch=number, loss=loss, accuracy=score, lr=lr, seconds=seconds)
+        after = Position(position.epoch + 1, history=(*position.history, done))
+        if after.epoch < self.training.epochs:
+            self.offer(after, total, lr)
+        return after
+
+    def batches(self, position: Position, extra: dict[str, Tensor]) -> Iterator[tuple[int, tuple[Any, Any]]]:
+        """Yield numbered batches from the position on; those before it are drawn and dropped."""
+        chance.seed_all(chance.derived(self.lesson.seed, position.epoch))
+        loader = self.task.train
+        loader.epoch = self.lesson.first_epoch + position.epoch
+        for batch, pair in enumerate(loader):
+            if batch < position.batch:
+                continue
+            if batch == position.batch and batch:
+                chance.restore({k.removeprefix("chance/"): v for k, v in extra.items() if k.startswith("chance/")})
+            yield batch, pair
+
+    def batch(self, inputs: Any, targets: Any, batch: int, lr: float) -> Tensor:
+        """Go forward and backward on a batch, and step where its gradients complete a step; return the loss."""
+        model, optimizer = self.learner.model, self.learner.optimizer
+        inputs, targets = self.placed(inputs), self.placed(targets)
+        with self.autocast():
+            outputs = model(inputs)
+        outputs = pytree.tree_map_only(Tensor, _single, outputs)
+        loss = self.loss(inputs, outputs, targets)
+        penalised = loss + self.companion.penalty((inputs, targets), outputs)
+        (penalised / self.share(batch)).backward()
+        if self.stepped(batch):
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            if self.training.clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), self.training.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            if self.learner.average is not None:
+                self.learner.average.update(model)
+            if self.companion.step():
+                self.learner.model.train()
+                self.attach()
+        return loss.detach()
+
+    def share(self, batch: int) -> int:
+        """Return how many batches share this batch's step; the last step of an epoch may have fewer."""
+        every = self.training.accumulate_steps
+        return min(every, self.steps - batch // every * every)
+
+    def stepped(self, batch: int) -> bool:
+        return (batch + 1) % self.training.accumulate_steps == 0 or batch + 1 == self.steps
+
+    def placed(self, item: Any) -> Any:
+        """Return a batch on the network's device, images in its memory format."""
+
+        def place(tensor: Tensor) -> Tensor:
+            tensor = tensor.to(self.device, non_blocking=True)
+            last = self.training.channels_last and tensor.dim() == 4
+            return tensor.contiguous(memory_format=torch.channels_last) if last else tensor
+
+        return place(item) if isinstance(item, Tensor) else pytree.tree_map_only(Tensor, place, item)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.training.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def finite(self, total: Tensor, lr: float) -> float:
+        """Return the sum of losses.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        value = float(total)
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{self.lesson.stage}: the loss became {value}. Lower the learning rate (now {lr:.3g}), set clip_norm, "
+                "or check the data; the last checkpoint is from before it"
+            )
+        return value
+
+    def offer(self, position: Position, total: Tensor, lr: float) -> None:
+        """Offer a checkpoint."""
+
+        def extra() -> dict[str, Tensor]:
+            self.finite(total, lr)
+            if not all(bool(p.isfinite().all()) for p in self.learner.model.parameters()):
+                self.finite(torch.tensor(math.nan), lr)
+            generators = {f"chance/{name}": value for name, value in chance.states().items()}
+            return {**generators, **self.learner.extra(), **self.companion.extra()}
+
+        self.checkpoint(replace(position, loss=float(total)) if position.batch else position, extra)
+
+    def retrain(self, epochs: int) -> None:
+        """Train the learner for a method that asks for it, on a schedule of its own and without the method."""
+        training = self.training.model_copy(update={"epochs": epochs})
+        lesson = replace(self.lesson, training=training, method=None, seed=chance.derived(self.lesson.seed, "method"))
+        train(self.learner, lesson)
+        self.learner.model.train()
+
+
+def _plain(lesson: Lesson) -> Loss:
+    """Return the task's loss, with smoothed targets where that is asked for."""
+    task, smoothing = lesson.task, lesson.training.label_smoothing
+    if not smoothing:
+        return lambda inputs, outputs, targets: task.loss(outputs, targets)
+    if task.kind != "classification":
+        raise TrainingError(f"label_smoothing is for classification; {task.name} is {task.kind}")
+    smoothed = nn.CrossEntropyLoss(label_smoothing=smoothing)
+    return lambda inputs, outputs, targets: smoothed(logits(outputs), targets)
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor

@@ -1,0 +1,65 @@
+"""A recipe: the steps, and what they are done to."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from .steps import AnyStep, Measure, Recover, Save
+from .steps.base import Record
+
+
+class Recipe(Record):
+    """What to do to a network, as plain data: the same in Python, TOML and YAML.
+
+    >>> from espalier.recipes import Finetune, Prune, Recipe
+    >>> recipe = Recipe(steps=(Prune(macs=0.5), Finetune(epochs=4)))
+    >>> Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    True
+    """
+
+    steps: tuple[AnyStep, ...] = Field(min_length=1)
+    """in order; a recipe that does not save or measure does both at its end"""
+    model: str = ""
+    """timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function; Python may give the module"""
+    weights: str = ""
+    """file with the trained weights"""
+    pretrained: bool = False
+    """download the published weights of a timm or torchvision model"""
+    data: str = ""
+    """digits, parquet:PATH, imagefolder:PATH, ...; Python may give the task"""
+    image_size: int | None = Field(default=None, ge=1)
+    """height and width to scale images to"""
+    batch_size: int = Field(default=64, ge=2)
+    """images a training step"""
+    seed: int = Field(default=0, ge=0)
+    """of everything random"""
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """work that a crash may cost; training writes a checkpoint this often, and one after each stage"""
+
+    @model_validator(mode="after")
+    def _ends_well(self) -> Self:
+        measured = [i for i, step in enumerate(self.steps) if isinstance(step, Measure)]
+        if len(measured) > 1:
+            raise ValueError("measure is there twice: the test split is read once in a run, at its end")
+        if measured and any(not isinstance(step, Save) for step in self.steps[measured[0] + 1 :]):
+            raise ValueError("measure comes before the end: nothing that changes the network may follow it")
+        if isinstance(self.steps[0], Recover):
+            raise ValueError("recover comes first: it mends what prune has cut")
+        return self
+
+    def whole(self) -> Recipe:
+        """Return the recipe with the save and the measure that it leaves out."""
+        steps = self.steps
+        if not any(isinstance(step, Save) for step in steps):
+            place = next((i for i, step in enumerate(steps) if isinstance(step, Measure)), len(steps))
+            steps = (*steps[:place], Save(), *steps[place:])
+        if not any(isinstance(step, Measure) for step in steps):
+            steps = (*steps, Measure())
+        return self.model_copy(update={"steps": steps})
+
+    def key(self) -> str:
+        """Return a hash of everything in it: equal recipes have equal keys."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]

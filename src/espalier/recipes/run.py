@@ -1,0 +1,185 @@
+"""From a model, a task and a recipe to a smaller model: check, do the steps in order, and leave a record.
+
+check ──▶ folder, recipe.toml ──▶ step ──▶ step ──▶ ... ──▶ result
+                                    │
+                              checkpoints  ◀── resume begins again here, and looks up what is done
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .. import criteria
+from ..core import Budget, FileError, ModelError
+from ..core.run import Run, Width
+from ..graph import trace
+from ..graph.outputs import logits
+from ..measure import Comparison
+from . import files, named, origin
+from .checkpoints import Checkpoints, callers_chance
+from .folder import CHECKPOINTS, RECIPE, Journal, create_folder, environment, read_run
+from .stages import STAGES
+from .stages.prune import plan_of
+from .state import State
+from .steps import Prune
+from .untrained import untrained_note
+from .work import Work
+
+if TYPE_CHECKING:
+    from ..graph import Graph
+    from ..tasks import Task
+    from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives back.
+
+    Attributes:
+        model: the smaller network, an ordinary module of the same class.
+        run: what was asked and what happened.
+        comparison: before and after.
+    """
+
+    model: nn.Module
+    run: Run
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Names:
+    """What to call the model and the data, for people to read."""
+
+    model: str = ""
+    data: str = ""
+
+
+def run_recipe(
+    model: nn.Module, task: Task, recipe: Recipe, *, folder: Path | None = None, names: Names = Names()
+) -> Result:
+    """Do what the recipe says, and return the smaller network with the record of how it came about.
+
+    Args:
+        model: any network that the engine can trace; it is untouched.
+        task: train, validation and test splits, and the loss.
+        recipe: what to do.
+        folder: of the run; it must not exist. Nothing is written when None.
+        names: for the report.
+
+    Raises:
+        ModelError: the model does not run on the task's inputs, or nothing in it can be pruned.
+        BudgetError: a budget that no plan can reach.
+        UnknownNameError: a pattern that matches nothing.
+        TrainingError: the loss is no longer finite.
+        FileError: the folder exists, or cannot be written.
+    """
+    recipe = recipe.whole()
+    with callers_chance():
+        graph = _check(model, task, recipe)
+        run = _new_run(graph, task, recipe, Names(names.model or recipe.model or type(model).__name__, names.data))
+        if folder is not None:
+            create_folder(folder)
+            files.write(recipe, folder / RECIPE)
+            if named.is_own(recipe.model) or named.is_own(recipe.data):
+                origin.seal(folder)
+            run = replace(run, name=folder.name)
+        return _go(model, task, recipe, run, folder)
+
+
+def resume(folder: Path, model: nn.Module, task: Task) -> Result:
+    """Go on with a run that was stopped, from its last checkpoint; its weights end as they would have.
+
+    Args:
+        folder: of the run.
+        model: of the architecture that the run began with; its weights do not matter.
+        task: the run's.
+
+    Raises:
+        FileError: there is nothing to go on from, or it belongs to another model.
+    """
+    recipe, old = files.read(folder / RECIPE), read_run(folder)
+    if not (folder / CHECKPOINTS).is_dir():
+        raise FileError(f"{folder}: the run is {old.status} and has no checkpoints: there is nothing to resume")
+    with callers_chance():
+        graph = trace(model, task.example())
+        run = _new_run(graph, task, recipe, Names(old.model, old.data))
+        run = replace(run, name=old.name, started=old.started, resumes=old.resumes + 1)
+        return _go(model, task, recipe, run, folder)
+
+
+def _go(model: nn.Module, task: Task, recipe: Recipe, run: Run, folder: Path | None) -> Result:
+    """Do the steps that are not done yet."""
+    task = task.new_run()
+    original = copy.deepcopy(model)
+    checkpoints = Checkpoints(None if folder is None else folder / CHECKPOINTS, original, recipe.seed)
+    if run.resumes and not recipe.model and not checkpoints.replaying:
+        raise FileError(f"{folder}: the run was stopped before it had kept its model: remove the folder and begin anew")
+    with Journal(run, folder, lambda: checkpoints.replaying) as journal:
+        handle, _ = checkpoints.change("start", lambda: (State(copy.deepcopy(model)), None))
+        checkpoints.pin("dense", handle)
+        work = Work(task, recipe, original, task.example(), journal, checkpoints, handle)
+        for number, step in enumerate(recipe.steps, 1):
+            if isinstance(step, Prune) and not work.pruned:
+                dense = work.dense
+                journal.note(checkpoints.once("dense/untrained", lambda d=dense: untrained_note(d.open().model, task)))
+            handle = STAGES[step.kind](step, f"{number}-{step.kind}", work, handle)
+        small = handle.open().model
+        checkpoints.forget()
+    done = journal.run
+    conditions = f"latency: {done.latencies[-1].conditions}" if done.latencies else ""
+    return Result(small, done, Comparison(done.before, done.after, done.latency_ratio, conditions))
+
+
+def _check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
+    """See, before any work, that the model runs and that every budget can be reached; return its graph."""
+    example = task.example()
+    graph = trace(model, example)
+    _check_classes(model, example, task)
+    random = criteria.random(model, graph)
+    for step in recipe.steps:
+        if isinstance(step, Prune):
+            budget = step.budget() or {"macs": step.step_ratio}
+            plan_of(step, graph, random, Budget(**budget))
+    return graph
+
+
+def _check_classes(model: nn.Module, example: Tensor, task: Task) -> None:
+    with torch.no_grad():
+        shape = tuple(logits(copy.deepcopy(model).eval()(example)).shape)
+    if len(shape) < 2 or shape[1] < task.classes:
+        raise ModelError(
+            f"{type(model).__name__} answers with shape {shape} for a batch of {len(example)}; the data has "
+            f"{task.classes} classes, so it should be ({len(example)}, {task.classes})"
+        )
+
+
+def _new_run(graph: Graph, task: Task, recipe: Recipe, names: Names) -> Run:
+    return Run(
+        name="run",
+        model=names.model,
+        data=names.data or task.name,
+        metric=task.metric,
+        recipe=files.to_toml(recipe),
+        settings=_spoken(recipe),
+        environment=environment(recipe.seed),
+        frozen=graph.frozen,
+        widths=tuple(
+            Width(group=g.name, before=g.size, after=g.size, slots=len(g.slots)) for g in graph.groups.values()
+        ),
+        splits={split: len(getattr(task, split)) for split in ("train", "validation", "test")},
+    )
+
+
+def _spoken(recipe: Recipe) -> dict[str, str]:
+    """Return what of a recipe is not a default, a line a step."""
+    lines = {}
+    for number, step in enumerate(recipe.steps, 1):
+        given = step.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
+        lines[f"step {number}"] = " ".join([step.kind, *(f"{key}={value}" for key, value in given.items())])
+    return {**lines, "batch_size": str(recipe.batch_size), "seed": str(recipe.seed)}

@@ -1,0 +1,26 @@
+"""What the steps of a recipe do, a file a step. Each is ``do(step, name, work, state) -> state``.
+
+A stage may be run again after a crash: it looks up what is done in ``work.checkpoints``, and everything else that it
+does is a function of the recipe, of the state that it is given and of its name.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..checkpoints import Handle
+from ..work import Work
+from . import distill, finetune, measure, prune, recover, save, train
+
+Stage = Callable[[Any, str, Work, Handle], Handle]
+
+STAGES: dict[str, Stage] = {
+    "train": train.do,
+    "prune": prune.do,
+    "recover": recover.do,
+    "finetune": finetune.do,
+    "distill": distill.do,
+    "measure": measure.do,
+    "save": save.do,
+}
+
+__all__ = ["STAGES", "Stage"]

@@ -1,0 +1,115 @@
+"""Search: the smallest network whose drop on validation stays within a limit.
+
+    accepted <- dense
+    repeat:  trial <- cut(accepted, to factor * its cost), mended, fine-tuned
+             drop(trial) <= max_drop ?  accepted <- trial  :  factor <- sqrt(factor)      (the trial is undone)
+    until the budget is met, the factor is too near 1 to matter, or the rounds are used up
+
+Each trial is judged once, at the end of its last epoch: picking the best of several looks would pick the luckiest.
+The drop is paired: dense and trial see the same validation examples. Its interval is reported.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+from ...core import Budget, BudgetError, Cost
+from ...core.run import Point
+from ..checkpoints import Handle
+from ..state import State
+from ..steps import Prune
+from ..work import Work
+from .prune import cut_once
+
+_FINEST = 0.95  # steps that leave more than this are not worth a round of training
+
+
+def search(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
+    """Return the smallest network that was accepted; the dense one where none was."""
+    assert step.max_drop is not None
+    reference = work.score(f"{name}/reference", work.dense)
+    dense = cost = work.dense_cost()
+    budget = step.budget()
+    limits = dict(Budget(**budget).limits(dense)) if budget else {}
+    accepted, factor, ended = handle, step.step_ratio, f"its {step.max_rounds} rounds were used up"
+    work.checkpoints.pin("accepted", accepted)
+    for done in range(1, step.max_rounds + 1):
+        trial, found = _trial(step, f"{name}/round-{done}", work, accepted, _target(cost, factor, limits))
+        good = found is not None and 100 * (reference - found[1]) <= step.max_drop
+        if found is not None:
+            _visit(work, done, found, good)
+        if good:
+            assert found is not None
+            accepted, cost = trial, found[0]
+            work.checkpoints.pin("accepted", accepted)
+            work.narrowed(accepted)
+            if limits and all(getattr(cost, measure) <= limit for measure, limit in limits.items()):
+                ended = "the budget was met"
+                break
+        else:
+            factor = math.sqrt(factor)
+            if factor > _FINEST:
+                ended = "a smaller step would not matter"
+                break
+    _conclude(step, name, work, accepted, (reference, ended))
+    return accepted
+
+
+def _trial(
+    step: Prune, key: str, work: Work, accepted: Handle, target: Budget
+) -> tuple[Handle, tuple[Cost, float] | None]:
+    """Return a smaller network with its cost and score; no score where no plan is that small."""
+    try:
+        trial, cost = cut_once(step, f"{key}/cut", work, accepted, target)
+    except BudgetError as error:
+        work.journal.note(f"the search met the smallest plan: {str(error).splitlines()[0]}")
+        return accepted, None
+    score = work.score(f"{key}/score", trial)
+    work.visit(Point(stage=key.rpartition("/")[2], kind="cut", macs=cost.macs, params=cost.params, score=score))
+    if step.finetune is not None and step.finetune.epochs:
+        words = f"fine-tuning in {key.rpartition('/')[2].replace('-', ' ')} of the search"
+        trial, score = work.learn(f"{key}/train", trial, step.finetune, words)
+    return trial, (cost, score)
+
+
+def _target(cost: Cost, factor: float, limits: dict[str, int]) -> Budget:
+    """Return the next budget: a factor below the cost of now, not below the limits; of MACs where there are none."""
+    measures = limits or {"macs": 1}
+    return Budget(**{name: max(int(factor * getattr(cost, name)), limit, 1) for name, limit in measures.items()})
+
+
+def _visit(work: Work, done: int, found: tuple[Cost, float], good: bool) -> None:
+    cost, score = found
+    work.visit(
+        Point(stage=f"round-{done}", kind="trained", macs=cost.macs, params=cost.params, score=score, accepted=good)
+    )
+
+
+def _conclude(step: Prune, name: str, work: Work, accepted: Handle, why: tuple[float, str]) -> None:
+    """Tell what the search came to, against what, and how sure that is."""
+    reference, ended = why
+    found = work.checkpoints.once(f"{name}/interval", lambda: paired_drop(work, work.dense.open(), accepted.open()))
+    work.narrowed(accepted)
+    low, high = 100 * (found["drop"] - found["half"]), 100 * (found["drop"] + found["half"])
+    work.journal.note(
+        f"search: {ended}. At its end the {work.task.metric} on validation had dropped by "
+        f"{100 * found['drop']:.2f} points (95 % interval {low:.2f} to {high:.2f}, paired, over {found['batches']} "
+        f"batches); {step.max_drop:g} were allowed. The reference is the dense network before the first cut "
+        f"({100 * reference:.2f} %), which had none of the extra epochs that the small one has"
+    )
+
+
+def paired_drop(work: Work, dense: State, small: State) -> dict[str, Any]:
+    """Return the drop of the metric on validation with half of its 95 % interval.
+
+    half = 1.96 * standard deviation over batches of (dense - small) / sqrt(batches)
+    """
+    differences = []
+    for batch in work.task.validation:
+        before, after = (work.task.evaluate(state.model, [batch]) for state in (dense, small))
+        differences.append(before - after)
+    spread = statistics.stdev(differences) if len(differences) > 1 else math.nan
+    half = 1.96 * spread / math.sqrt(len(differences))
+    return {"drop": statistics.fmean(differences), "half": half, "batches": len(differences)}

@@ -1,0 +1,47 @@
+"""The steps of a recipe, one a file: plain data, so that the command line costs no import of torch.
+
+Adding a step: a file here, a file of the same name in ``stages`` that does it, and a line in both ``__init__``.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .base import Step
+from .distill import Distill
+from .finetune import Finetune
+from .measure import Measure
+from .prune import Prune
+from .recover import Recover
+from .save import Save
+from .train import Train
+from .training import Training
+
+AnyStep = Annotated[
+    Train | Prune | Recover | Finetune | Distill | Measure | Save,
+    Field(discriminator="kind"),
+]
+
+STEPS: dict[str, type[Step]] = {
+    "train": Train,
+    "prune": Prune,
+    "recover": Recover,
+    "finetune": Finetune,
+    "distill": Distill,
+    "measure": Measure,
+    "save": Save,
+}
+
+__all__ = [
+    "STEPS",
+    "AnyStep",
+    "Distill",
+    "Finetune",
+    "Measure",
+    "Prune",
+    "Recover",
+    "Save",
+    "Step",
+    "Train",
+    "Training",
+]

@@ -1,0 +1,25 @@
+"""The step that measures the dense network and the result."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .base import Step
+
+
+class Measure(Step):
+    """Measure both networks. The test split is read here, once, and so a recipe measures once, at its end."""
+
+    kind: Literal["measure"] = "measure"
+    latency: bool = True
+    """time both networks in turns"""
+    backend: str = "eager"
+    """what runs them: eager, compile, onnxruntime or openvino"""
+    threads: int | None = Field(default=None, ge=1)
+    """of the backend; PyTorch's own number when not given"""
+    batch: int | None = Field(default=None, ge=1)
+    """inputs a timing; as many as cost about a thousand million MACs when not given"""
+    rounds: int = Field(default=30, ge=5)
+    """timings of each network"""

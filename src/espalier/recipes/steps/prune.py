@@ -1,0 +1,112 @@
+"""The step that makes the network smaller."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from ...core import Budget, BudgetError
+from .base import Step
+from .recover import Recovery
+from .training import Training
+
+# What a network costs, as far as a recipe may limit it: fields of `Prune` and of `core.Budget` alike.
+BUDGETS = ("macs", "params", "activations", "size_bytes", "size_ratio", "latency_ms", "latency_ratio")
+
+
+class Prune(Step):
+    """Score, cut a little, recover, and again, until the budget or the accuracy limit is met.
+
+        score --> plan --> cut, proved --> recover --> fine-tune --> happy?
+          ^                                                            |
+          +--------------- no: a little more, or back ----------------+
+
+    With a budget alone the rounds go there on a schedule. With ``max_drop`` alone the smallest network inside it is
+    searched for: each round cuts MACs by ``step_ratio``; a round that loses too much is undone, and the next goes
+    half as far. With both, whichever comes first ends the search.
+    """
+
+    kind: Literal["prune"] = "prune"
+    macs: int | float | None = None
+    """multiply-accumulates the result may cost: a ratio such as 0.5, or an absolute whole number"""
+    params: int | float | None = None
+    """parameters the result may have, ratio or absolute"""
+    activations: int | float | None = None
+    """peak live activations at batch 1, ratio or absolute"""
+    size_bytes: int | None = Field(default=None, ge=1)
+    """bytes of the result's parameters and buffers"""
+    size_ratio: float | None = Field(default=None, gt=0, le=1)
+    """those bytes as a ratio of the dense network's"""
+    latency_ms: float | None = Field(default=None, gt=0)
+    """milliseconds of one forward pass on ``backend``"""
+    latency_ratio: float | None = Field(default=None, gt=0, le=1)
+    """that time as a ratio of the dense network's"""
+    max_drop: float | None = Field(default=None, ge=0, le=100)
+    """points of the metric (0.01 of accuracy each) that may be lost on validation against the dense network"""
+    criterion: str = "taylor"
+    """how units are scored"""
+    score_batches: int = Field(default=8, ge=1)
+    """training batches that a criterion which needs data reads"""
+    strategy: Literal["uniform", "global", "isomorphic"] = "isomorphic"
+    """every group alike, all groups compared, or groups compared with those of the same shape"""
+    round_to: int = Field(default=1, ge=1)
+    """keep a multiple of this many units in each group; 8 or 16 is faster on most machines"""
+    keep: tuple[str, ...] = ()
+    """names of layers that stay whole; * and ? match"""
+    limit: dict[str, float] = {}
+    """{pattern: largest ratio of its units that a group may lose}"""
+    only: tuple[str, ...] | None = None
+    """prune only groups that these names own"""
+    floor: int | float | None = None
+    """fewest units a group keeps: a number, or a ratio"""
+    schedule: Literal["iterative", "cubic"] = "iterative"
+    """equal factors a round, or large cuts first and small ones last"""
+    rounds: int = Field(default=1, ge=1)
+    """cuts on the way to a budget; one is one-shot"""
+    recover: tuple[Recovery, ...] = ()
+    """what mends the network after each cut, before it is trained"""
+    recover_batches: int = Field(default=16, ge=1)
+    """training batches for that"""
+    finetune: Training | None = None
+    """training after each cut"""
+    step_ratio: float = Field(default=0.75, gt=0, lt=1)
+    """of the search with ``max_drop``: MACs left after its first step"""
+    max_rounds: int = Field(default=12, ge=1)
+    """of the search: cuts tried, those that are undone too; its time is this many times ``finetune``"""
+    backend: str = "eager"
+    """what ``latency_ms`` and ``latency_ratio`` are measured on"""
+    threads: int | None = Field(default=None, ge=1)
+    """of that backend"""
+
+    @field_validator("criterion")
+    @classmethod
+    def _known_criterion(cls, name: str) -> str:
+        from ... import criteria  # torch is imported for those who name a criterion, not for `--help`
+
+        if name not in criteria.CRITERIA:
+            near = difflib.get_close_matches(name, criteria.CRITERIA, n=1, cutoff=0.4)
+            guess = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(criteria.CRITERIA))}"
+            raise ValueError(f"unknown criterion {name!r}; {guess}")
+        return name
+
+    @field_validator("macs", "params", "activations")
+    @classmethod
+    def _in_range(cls, value: int | float | None, info: ValidationInfo) -> int | float | None:
+        if value is not None:
+            try:
+                Budget(**{str(info.field_name): value})
+            except BudgetError as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if not self.budget() and self.max_drop is None:
+            raise ValueError(f"an empty budget: give at least one of {', '.join(BUDGETS)} or max_drop")
+        return self
+
+    def budget(self) -> dict[str, int | float]:
+        """Return ``{measure: limit}`` of those that are given."""
+        return {name: getattr(self, name) for name in BUDGETS if getattr(self, name) is not None}

@@ -1,0 +1,130 @@
+"""What the stages of a run share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from ..core import Cost, Plan
+from ..core.run import Epoch, Point
+from ..graph import trace
+from .checkpoints import Checkpoints, Handle
+from .folder import Journal
+from .learner import Learner
+from .loop import START, Lesson, Objective, Position, train
+
+if TYPE_CHECKING:
+    from ..methods import Method
+    from ..tasks import Task
+    from .recipe import Recipe
+    from .steps import Training
+
+
+@dataclass(eq=False)
+class Work:
+    """A run under way.
+
+    Attributes:
+        task: the data.
+        recipe: what to do.
+        original: the network as it was given; it is the architecture that files are loaded onto.
+        example: what it is traced on.
+        journal: the record for people.
+        checkpoints: the record for a resumed run.
+        dense: the network before the first cut.
+        pruned: whether that cut was made.
+    """
+
+    task: Task
+    recipe: Recipe
+    original: nn.Module
+    example: Tensor
+    journal: Journal
+    checkpoints: Checkpoints
+    dense: Handle
+    pruned: bool = False
+
+    def dense_cost(self) -> Cost:
+        """Return what the dense network costs."""
+        found = self.checkpoints.once("dense/cost", lambda: vars(trace(self.original, self.example).cost()))
+        return Cost(**found)
+
+    def score(self, key: str, handle: Handle) -> float:
+        """Return the metric on the validation split."""
+        return self.checkpoints.once(key, lambda: self.task.evaluate(handle.open().model, self.task.validation))
+
+    def narrowed(self, handle: Handle) -> None:
+        """Write down the widths of a state, and the plan that leads from the dense network to it."""
+        kept = handle.kept
+        widths = (replace(w, after=len(kept.get(w.group, range(w.before)))) for w in self.journal.run.widths)
+        self.journal.write("plan.json", Plan(kept).to_json())
+        self.journal.update(widths=tuple(widths))
+
+    def visit(self, point: Point) -> None:
+        """Add a network to the path."""
+        self.journal.update(path=(*self.journal.run.path, point))
+
+    def learn(
+        self,
+        key: str,
+        handle: Handle,
+        training: Training,
+        stage: str,
+        *,
+        objective: Objective | None = None,
+        method: Method | None = None,
+    ) -> tuple[Handle, float]:
+        """Train a copy of a state, with checkpoints; return what it came to, and its metric on validation."""
+        before = self.journal.run.history
+        handle, found = self.checkpoints.change(
+            key, lambda: _learned(self, key, handle, training, stage, (objective, method))
+        )
+        history = tuple(Epoch(**epoch) for epoch in found)
+        self.journal.update(history=(*before, *history))
+        return handle, history[-1].accuracy or 0.0
+
+
+def _learned(
+    work: Work,
+    key: str,
+    handle: Handle,
+    training: Training,
+    stage: str,
+    how: tuple[Objective | None, Method | None],
+) -> tuple[Any, list[dict[str, Any]]]:
+    partial = work.checkpoints.partial(key)
+    own = handle.open().copied() if partial is None else partial.state
+    base = own.epochs
+    learner = Learner.of_own(own, training)
+    lesson = Lesson(
+        task=work.task,
+        training=training,
+        stage=stage,
+        seed=work.checkpoints.seed_of(key),
+        first_epoch=base,
+        objective=how[0],
+        method=how[1],
+    )
+    position, extra = (START, {}) if partial is None else (Position.from_data(partial.notes), dict(partial.extra))
+    scribe = _Scribe(work, key, learner, base)
+    position = train(learner, lesson, position=position, extra=extra, checkpoint=scribe)
+    return learner.result(base + training.epochs), [asdict(epoch) for epoch in position.history]
+
+
+class _Scribe:
+    """Writes a checkpoint now and then, and the record after each epoch."""
+
+    def __init__(self, work: Work, key: str, learner: Learner, epochs: int) -> None:
+        self.work, self.key, self.learner, self.epochs = work, key, learner, epochs
+        self.before = work.journal.run.history
+        self.last = time.monotonic()
+
+    def __call__(self, position: Position, extra: Any) -> None:
+        if not position.batch:
+            self.work.journal.update(history=(*self.before, *position.history))
+        if time.monotonic() - self.last >= self.work.recipe.checkpoint_seconds:
+            self.work.checkpoints.save_partial(self.key, self.learner.state(self.epochs), position.to_data(), extra())
+            self.last = time.monotonic()
