@@ -41,6 +41,11 @@ SEARCH = Recipe(
 )
 
 
+def slow(value: object):
+    """Mark a parameter as slow: it runs in CI."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 WRITES: dict[Path, int] = {}
 
 
@@ -131,8 +136,8 @@ def test_the_same_run_ends_the_same(recipe: Recipe, whole: Path, digits: Task, t
     assert not (whole / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.47, 0.62, 0.8, 0.97])
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("share", [0.47, slow(0.02), slow(0.3), slow(0.62), slow(0.8), slow(0.97)])
+@pytest.mark.parametrize("after", [False, slow(True)])
 def test_stopped_at_a_write_a_run_goes_on(
     share: float,
     after: bool,
@@ -154,7 +159,7 @@ def test_stopped_at_a_write_a_run_goes_on(
     assert read_run(folder).resumes == 1
 
 
-@pytest.mark.parametrize("at", [6, 15, 40, 61])
+@pytest.mark.parametrize("at", [12, 41, slow(30), slow(60), slow(90)])
 def test_a_full_disk_stops_the_run_with_its_last_checkpoint_whole(
     at: int, whole: Path, recipe: Recipe, digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

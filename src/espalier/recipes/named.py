@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from .. import zoo
 from ..core import ModelError, cause
-from ..tasks import Task, load_task
+from ..tasks import Loader, Task, load_task
 from .files import RecipeError
 from .recipe import Recipe
 
@@ -44,7 +45,13 @@ def load(recipe: Recipe) -> Task:
     if not recipe.data:
         raise RecipeError("the recipe names no data: write data = 'imagefolder:PATH', or give the task in Python")
     image_size = recipe.image_size or _own_size(recipe.model, recipe.data)
-    return load_task(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed, image_size=image_size)
+    task = load_task(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed, image_size=image_size)
+    if not recipe.mixup and not recipe.cutmix:
+        return task
+    if not isinstance(task.train, Loader) or task.train.augment is None:
+        raise RecipeError(f"mixup and cutmix are for the loaders of Espalier's own sources; {recipe.data} has another")
+    mixing = replace(task.train.augment, mixup=recipe.mixup, cutmix=recipe.cutmix)
+    return replace(task, train=replace(task.train, augment=mixing))
 
 
 def is_own(name: str) -> bool:

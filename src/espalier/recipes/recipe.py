@@ -20,7 +20,7 @@ class Recipe(Record):
     True
     """
 
-    steps: tuple[AnyStep, ...] = Field(min_length=1)
+    steps: tuple[AnyStep, ...]
     """in order; a recipe that does not save or measure does both at its end"""
     model: str = ""
     """timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function; Python may give the module"""
@@ -34,6 +34,10 @@ class Recipe(Record):
     """height and width to scale images to"""
     batch_size: int = Field(default=64, ge=2)
     """images a training step"""
+    mixup: float = Field(default=0.0, ge=0)
+    """of training images: parameter of the Beta distribution that mixes pairs of them; 0 mixes none"""
+    cutmix: float = Field(default=0.0, ge=0)
+    """of training images: parameter of the Beta distribution of the patches that they exchange; 0 exchanges none"""
     seed: int = Field(default=0, ge=0)
     """of everything random"""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
@@ -41,6 +45,8 @@ class Recipe(Record):
 
     @model_validator(mode="after")
     def _ends_well(self) -> Self:
+        if not self.steps:
+            raise ValueError("a recipe has at least one step")
         measured = [i for i, step in enumerate(self.steps) if isinstance(step, Measure)]
         if len(measured) > 1:
             raise ValueError("measure is there twice: the test split is read once in a run, at its end")

@@ -2,12 +2,61 @@
 
 from __future__ import annotations
 
-from ...core import EspalierError
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from ... import losses
+from ...core.run import Point
+from ...zoo import load_weights
 from ..checkpoints import Handle
+from ..loop import Loss, Objective
 from ..steps import Distill
 from ..work import Work
+from .path import costs
 
 
 def do(step: Distill, name: str, work: Work, handle: Handle) -> Handle:
-    """Train with the dense network for a teacher."""
-    raise EspalierError("distillation is not there yet")
+    """Train with the dense network for a teacher, and add the result to the path."""
+    if not step.epochs:
+        return handle
+    handle, score = work.learn(name, handle, step, "distillation", objective=_objective(step, work))
+    cost = costs(work, name, handle)
+    work.visit(Point(stage="distilled", kind="trained", macs=cost.macs, params=cost.params, score=score))
+    return handle
+
+
+def _objective(step: Distill, work: Work) -> Objective:
+    """Return what attaches the teachers to a student; they are loaded when it is used."""
+    whole = losses.Together(tuple(_parts(step)))
+    task_loss = work.task.loss
+
+    @contextmanager
+    def attach(student: nn.Module) -> Iterator[Loss]:
+        teachers = [work.dense.open().model, *(_other(work, path) for path in step.teachers)]
+        with whole.attached(teachers, student, example=work.example) as term:
+            for note in term.notes:
+                work.journal.note(note)
+            yield lambda inputs, outputs, targets: term(inputs, outputs, targets, task_loss(outputs, targets))
+
+    return attach
+
+
+def _parts(step: Distill) -> Iterator[losses.Objective]:
+    if step.answers == "hinton":
+        yield losses.Hinton(temperature=step.temperature, weight=step.weight)
+    elif step.answers == "logits":
+        yield losses.LogitRegression(weight=step.weight)
+    weight = {} if step.feature_weight is None else {"weight": step.feature_weight}
+    if step.features == "hints":
+        yield losses.FeatureHints(**weight)
+    elif step.features == "attention":
+        yield losses.AttentionTransfer(**weight)
+
+
+def _other(work: Work, path: str) -> nn.Module:
+    teacher = copy.deepcopy(work.original)
+    load_weights(teacher, path)
+    return teacher

@@ -6,9 +6,9 @@ import itertools
 from typing import Any
 
 from ... import criteria
-from ...core import Budget, BudgetError, Cost, Plan
+from ...core import Budget, BudgetError, Cost, Plan, ProofError
 from ...core.run import Point
-from ...graph import Graph, carry_optimizer, cut, trace
+from ...graph import Graph, carry_optimizer, cut, freeze, trace
 from ...selection import plan as choose
 from ..checkpoints import Handle
 from ..mending import mended
@@ -91,17 +91,28 @@ def cut_once(step: Prune, key: str, work: Work, handle: Handle, budget: Budget) 
 
 def _cut(step: Prune, work: Work, state: State, budget: Budget) -> tuple[State, dict[str, Any]]:
     graph = trace(state.model, work.example)
-    try:
-        plan = plan_of(step, graph, scores(step, work, state, graph), budget)
-    except BudgetError as error:  # written down as any finding: a resumed run must meet it in the same place
-        return state, {"refused": str(error)}
-    with bar("cutting and proving"):
-        small = cut(state.model, graph, plan, prove=True)
+    given = scores(step, work, state, graph)
+    notes: list[str] = []
+    while True:
+        try:
+            plan = plan_of(step, graph, {name: given[name] for name in graph.groups}, budget)
+            with bar("cutting and proving"):
+                small = cut(state.model, graph, plan, prove=True)
+            break
+        except BudgetError as error:  # written down as any finding: a resumed run must meet it in the same place
+            return state, {"refused": str(error)}
+        except ProofError as error:
+            if not error.groups:
+                raise
+            reason = f"its cut did not prove itself: {str(error).splitlines()[0]}"
+            notes += [f"group {name} stays whole: {reason}" for name in error.groups]
+            graph = freeze(graph, error.groups, reason)
     proof = str(small.espalier_proof)
+    notes += getattr(small, "espalier_notes", ())
     optimizer = None if state.optimizer is None else carry_optimizer(state.optimizer, state.model, small)
-    mended(step.recover, work, (state.model, small), plan, step.recover_batches)
+    notes += mended(step.recover, (state.model, small), plan, work.task, batches=step.recover_batches)
     after = State(small, optimizer, state.then(plan), state.epochs)
-    return after, {"cost": vars(graph.plan_cost(plan)), "notes": list(plan.notes), "proof": proof}
+    return after, {"cost": vars(graph.plan_cost(plan)), "notes": [*plan.notes, *notes], "proof": proof}
 
 
 def _proof(work: Work, kind: str) -> str:

@@ -6,6 +6,7 @@ from ...core import Plan
 from ...core.run import Point
 from ..checkpoints import Handle
 from ..mending import mended
+from ..state import State
 from ..steps import Recover
 from ..work import Work
 from .path import costs
@@ -15,13 +16,14 @@ def do(step: Recover, name: str, work: Work, handle: Handle) -> Handle:
     """Mend the network against the dense one, with all that was cut so far."""
     before = handle
 
-    def work_on():
+    def mend() -> tuple[State, list[str]]:
         state = before.open().copied()
-        plan = Plan(dict(state.kept))
-        mended(step.how, work, (work.dense.open().model, state.model), plan, step.batches)
-        return state, None
+        networks = work.dense.open().model, state.model
+        return state, mended(step.how, networks, Plan(dict(state.kept)), work.task, batches=step.batches)
 
-    handle, _ = work.checkpoints.change(name, work_on)
+    handle, notes = work.checkpoints.change(name, mend)
+    for note in notes:
+        work.journal.note(note)
     cost, score = costs(work, name, handle), work.score(f"{name}/score", handle)
     work.visit(Point(stage="recovered", kind="cut", macs=cost.macs, params=cost.params, score=score))
     return handle

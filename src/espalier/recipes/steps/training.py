@@ -41,7 +41,3 @@ class Training(Record):
     """the result is a moving average of the weights with this decay, such as 0.999"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of the target spread over all classes, for tasks whose loss is cross-entropy"""
-    mixup: float = Field(default=0.0, ge=0)
-    """parameter of the Beta distribution that mixes pairs of images; 0 mixes none"""
-    cutmix: float = Field(default=0.0, ge=0)
-    """parameter of the Beta distribution of the patches that images exchange; 0 exchanges none"""
