@@ -90,19 +90,20 @@ def _visit(work: Work, done: int, found: tuple[Cost, float], good: bool) -> None
 def _conclude(step: Prune, name: str, work: Work, accepted: Handle, why: tuple[float, str]) -> None:
     """Tell what the search came to, against what, and how sure that is."""
     reference, ended = why
-    found = work.checkpoints.once(f"{name}/interval", lambda: paired_drop(work, work.dense.open(), accepted.open()))
+    found = work.checkpoints.once(f"{name}/interval", lambda: paired_spread(work, work.dense.open(), accepted.open()))
     work.narrowed(accepted)
-    low, high = 100 * (found["drop"] - found["half"]), 100 * (found["drop"] + found["half"])
+    drop = reference - work.score(f"{name}/score", accepted)
+    low, high = 100 * (drop - found["half"]), 100 * (drop + found["half"])
     work.journal.note(
         f"search: {ended}. At its end the {work.task.metric} on validation had dropped by "
-        f"{100 * found['drop']:.2f} points (95 % interval {low:.2f} to {high:.2f}, paired, over {found['batches']} "
+        f"{100 * drop:.2f} points (95 % interval {low:.2f} to {high:.2f}, paired, over {found['batches']} "
         f"batches); {step.max_drop:g} were allowed. The reference is the dense network before the first cut "
         f"({100 * reference:.2f} %), which had none of the extra epochs that the small one has"
     )
 
 
-def paired_drop(work: Work, dense: State, small: State) -> dict[str, Any]:
-    """Return the drop of the metric on validation with half of its 95 % interval.
+def paired_spread(work: Work, dense: State, small: State) -> dict[str, Any]:
+    """Return half of the 95 % interval of the metric's drop on validation.
 
     half = 1.96 * standard deviation over batches of (dense - small) / sqrt(batches)
     """
@@ -110,6 +111,5 @@ def paired_drop(work: Work, dense: State, small: State) -> dict[str, Any]:
     for batch in work.task.validation:
         before, after = (work.task.evaluate(state.model, [batch]) for state in (dense, small))
         differences.append(before - after)
-    spread = statistics.stdev(differences) if len(differences) > 1 else math.nan
-    half = 1.96 * spread / math.sqrt(len(differences))
-    return {"drop": statistics.fmean(differences), "half": half, "batches": len(differences)}
+    spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
+    return {"half": 1.96 * spread / math.sqrt(len(differences)), "batches": len(differences)}
