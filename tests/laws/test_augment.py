@@ -160,6 +160,7 @@ def test_crops_lie_inside_with_the_area_and_shape_asked_for(seed: int, height: i
 def test_crops_vary_and_reach_everywhere() -> None:
     boxes = [crop_box(draws, (0.08, 1.0), 20, 20) for draws in crop_draws(2000, stream(0))]
     assert {box[0] for box in boxes} >= set(range(14)) and {box[1] for box in boxes} >= set(range(14))
+    assert max(top + h for top, _, h, _ in boxes if h < 15) == max(left + w for _, left, _, w in boxes if w < 15) == 20
     areas = np.array([h * w / 400 for _, _, h, w in boxes])
     assert areas.min() < 0.12 and areas.max() > 0.9 and abs(areas.mean() - 0.5) < 0.06
 

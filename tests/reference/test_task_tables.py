@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pyarrow import parquet
 
 from espalier.core import FileError
 from espalier.tasks import Normalise, Storage, load_task
+from espalier.tasks.images import Crops, EncodedImages
 
 GENERATOR = np.random.default_rng(1)
 
@@ -112,7 +114,16 @@ def test_label_maps_with_the_usual_void_and_without(tmp_path: Path) -> None:
     scaled = load_task(f"parquet:{tmp_path}", image_size=5)
     x, y = next(iter(scaled.validation))
     assert x.shape[2:] == y.shape[1:] == (5, 5)
-    assert set(y.unique().tolist()) <= {0, 1, 2, 255}  # labels are copied, never averaged
+    assert set(y.unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_labels_are_copied_never_averaged() -> None:
+    content = encoded(GENERATOR.choice(np.array([0, 200], np.uint8), (9, 9)))["bytes"]
+    maps = EncodedImages(lambda row: content, str, torch.arange(1), 1, 5, 5, labels=True)
+    whole, part = maps[torch.arange(1)], maps.cropped(torch.arange(1), Crops(torch.rand(1, 10, 4), (0.3, 0.9)))
+    assert set(whole.unique().tolist()) == set(part.unique().tolist()) == {0, 200}
+    grey = dataclasses.replace(maps, labels=False)
+    assert len(grey[torch.arange(1)].unique()) > 2
 
 
 def test_colour_images_are_no_label_maps(tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 def shifted(images: Tensor, mirror: Tensor, offsets: Tensor, pad: int, fill: int = 0) -> Tensor:
-    """Return images mirrored where ``mirror``, padded on every side and cropped back to their size at ``offsets``.
+    """Return images padded on every side, cropped back to their size at ``offsets`` and mirrored where ``mirror``.
 
     Args:
         images: (batch, ..., height, width), of any type.
-        mirror: (batch,) booleans: left becomes right before the shift.
+        mirror: (batch,) booleans: left becomes right.
         offsets: (2, batch) whole numbers in [0, 2 * pad]: rows and columns of the crop in the padded image.
         pad: pixels added on every side.
         fill: what they are filled with.
@@ -37,9 +37,7 @@ def shifted(images: Tensor, mirror: Tensor, offsets: Tensor, pad: int, fill: int
         source = padded
     result = np.empty(images.shape, source.dtype)
     for i, (flip, top, left) in enumerate(zip(mirror.tolist(), *offsets.tolist(), strict=True)):
-        # what is mirrored first lies mirrored in the padded image too: the crop counts from the other side
-        start = 2 * pad - left if flip else left
-        window = source[i, ..., top : top + height, start : start + width]
+        window = source[i, ..., top : top + height, left : left + width]
         result[i] = window[..., ::-1] if flip else window
     return torch.from_numpy(result)
 
