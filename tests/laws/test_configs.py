@@ -17,6 +17,7 @@ import espalier as es
 from espalier.core import EspalierWarning, Plan
 from espalier.graph import Graph
 from espalier.graph.describing import Observation, describe_sizes
+from espalier.graph.file_size import FileSize
 
 transformers = pytest.importorskip("transformers")
 
@@ -168,6 +169,14 @@ def test_what_a_config_cannot_say_is_said(kind: str, counts: dict[str, int], rea
     model, _, graph = network(kind)
     with pytest.warns(EspalierWarning, match=reason):
         es.cut(model, graph, plan_of(graph, counts), prove=False)
+
+
+def test_what_was_asked_of_a_model_without_data_is_asked_again() -> None:
+    model, _, graph = network("gemma")
+    plan = plan_of(graph, {"embed_tokens": 32})
+    FileSize(graph).of_plan(plan)  # looks at the skeleton
+    with pytest.warns(EspalierWarning, match="embed_scale has other values"):
+        es.cut(model, graph, plan, prove=False)
 
 
 def test_cutting_twice_keeps_the_config_right(tmp_path: Path) -> None:

@@ -53,24 +53,26 @@ def config_changes(model: nn.Module, graph: Graph, plan: Plan, surgery: Surgery)
         surgery: the plan's, standard layers' attributes included.
     """
     known = vars(graph).setdefault("config_changes", {})
-    if _kept(plan) not in known:
-        known[_kept(plan)] = changes = ConfigChanges()
+    question = _question(plan, any(tensor.is_meta for tensor in model.parameters()))
+    if question not in known:
+        known[question] = changes = ConfigChanges()
         if surgery.slices:
             first: dict[int, str] = {}
             for name, tensor in every_name(model):
                 first.setdefault(id(tensor), name)
             for path, module in _configured(model):
                 _Configured(model, Part(graph, surgery, path, module, first)).change(changes)
-    return known[_kept(plan)]
+    return known[question]
 
 
-def config_notes(graph: Graph, plan: Plan) -> tuple[str, ...]:
-    """Return which configs no longer describe the network after a plan whose surgery was prepared."""
-    return tuple(vars(graph)["config_changes"][_kept(plan)].notes)
+def config_notes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[str, ...]:
+    """Return which configs of a model that was cut by a plan no longer describe it."""
+    question = _question(plan, any(tensor.is_meta for tensor in model.parameters()))
+    return tuple(vars(graph)["config_changes"][question].notes)
 
 
-def _kept(plan: Plan) -> frozenset:
-    return frozenset(plan.keep.items())
+def _question(plan: Plan, on_meta: bool) -> tuple[frozenset, bool]:
+    return frozenset(plan.keep.items()), on_meta  # without data, tables cannot be compared
 
 
 def _configured(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

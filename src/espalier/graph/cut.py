@@ -55,8 +55,9 @@ def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> n
 def _marked(model: nn.Module, graph: Graph, plan: Plan, proof: str) -> nn.Module:
     """Write the proof and the notes of a cut on its result, in place of those of an earlier cut, and warn of them."""
     model.espalier_proof = proof  # type: ignore[assignment]
-    model.espalier_notes = config_notes(graph, plan)  # type: ignore[assignment]
-    for note in config_notes(graph, plan):
+    notes = config_notes(model, graph, plan)
+    model.espalier_notes = notes  # type: ignore[assignment]
+    for note in notes:
         warnings.warn(note, EspalierWarning, stacklevel=3)
     return model
 
