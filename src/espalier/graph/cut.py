@@ -13,6 +13,7 @@ from .kinds import check_cut
 from .layers import whole_surgery
 from .operate import check_surgery, forget, operate
 from .prove import prove as prove_surgery
+from .ranks import agreed, together
 from .rescale import rescale
 from .tensors import collection_paused, named_tensors
 
@@ -26,6 +27,9 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
     see what follows from it) is copied and says what the network has become; where no single value says it for all
     layers, a note names the value and an ``EspalierWarning`` is given.
 
+    In a process group of ``torch.distributed`` every rank must call it, with the bare module: rank 0's plan is taken
+    everywhere, and either all ranks cut or none.
+
     Args:
         model: the model that ``graph`` was traced from, or any copy of it.
         graph: from ``trace``.
@@ -33,23 +37,40 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
         prove: compare the result with the masked original and the replayed record before it is returned.
 
     Raises:
+        KindError: an argument is of another kind.
         PlanError: the plan does not fit the graph.
-        CutError: the model is not the traced one.
+        CutError: the model is not the traced one, or the ranks of a process group differ.
         ProofError: the result does not compute what it must; the message names the groups.
     """
-    with collection_paused():
-        small = forget(operate(model, prepared(model, graph, plan)))
-        rescale(small, graph, plan)
-    return _marked(small, graph, plan, prove_surgery(model, graph, plan) if prove else NOT_PROVED)
+    plan = agreed(plan, lambda: _same(model, graph, plan))
+
+    def act() -> tuple[nn.Module, str]:
+        with collection_paused():
+            small = forget(operate(model, prepared(model, graph, plan)))
+            rescale(small, graph, plan)
+        return small, prove_surgery(model, graph, plan) if prove else NOT_PROVED
+
+    small, proof = together(act)
+    return _marked(small, graph, plan, proof)
 
 
 def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:
     """Cut ``model`` itself and return it; with ``prove`` a copy is proved first, so that a refusal changes nothing."""
-    surgery = prepared(model, graph, plan)
-    proof = prove_surgery(model, graph, plan) if prove else NOT_PROVED
+    plan = agreed(plan, lambda: _same(model, graph, plan))
+
+    def check() -> tuple[Surgery, str]:
+        return prepared(model, graph, plan), prove_surgery(model, graph, plan) if prove else NOT_PROVED
+
+    surgery, proof = together(check)
     forget(operate(model, surgery, inplace=True))
     rescale(model, graph, plan)
     return _marked(model, graph, plan, proof)
+
+
+def _same(model: nn.Module, graph: Graph, plan: Plan) -> str:
+    """Return what must be the same on every rank before anything is cut."""
+    check_cut("cut", model, graph, plan)
+    return graph.fingerprint
 
 
 def _marked(model: nn.Module, graph: Graph, plan: Plan, proof: str) -> nn.Module:

@@ -12,12 +12,13 @@ from .graph import Graph
 
 
 def check_model(verb: str, model: object) -> None:
-    """Check that ``model`` is a module.
+    """Check that ``model`` is a module, with no wrapper that shares or shards its parameters among processes.
 
     Raises:
         KindError: it is not.
     """
     if isinstance(model, nn.Module):
+        _check_bare(verb, model)
         return
     hint = ""
     if isinstance(model, Mapping):
@@ -29,6 +30,28 @@ def check_model(verb: str, model: object) -> None:
     elif isinstance(model, str):
         hint = f": es.model({model!r}) builds one"
     raise KindError(f"{verb} takes an nn.Module as its model, not {_kind(model)}{hint}")
+
+
+def _check_bare(verb: str, model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        kinds = {kind.__name__ for kind in type(module).__mro__ if kind.__module__.startswith("torch.")}
+        wrapper = next(iter(kinds & _WRAPPERS.keys()), None)
+        if wrapper is not None:
+            where = f"its {path}" if path else "the model"
+            raise KindError(f"{verb} takes the bare module, and {where} is {wrapper}: {_WRAPPERS[wrapper]}")
+    sharded = next((name for name, one in model.named_parameters() if type(one).__name__ == "DTensor"), None)
+    if sharded is not None:
+        raise KindError(f"{verb} takes whole tensors, and {sharded} is a DTensor, sharded among processes: {_GATHER}")
+
+
+_UNWRAP = "give its .module, and wrap what cut returns anew"
+_GATHER = "trace and cut the whole model before it is sharded, or one that the full state dict was loaded into"
+_WRAPPERS = {
+    "DataParallel": _UNWRAP,
+    "DistributedDataParallel": _UNWRAP,
+    "FullyShardedDataParallel": _GATHER,
+    "FSDPModule": _GATHER,
+}
 
 
 def check_path(verb: str, path: object) -> None:

@@ -1,0 +1,119 @@
+"""Ranks: processes of one group cut alike, or none of them does.
+
+    every rank   network's fingerprint, own trouble ──gather──▶ all the same, or one error everywhere
+    rank 0       plan ──broadcast──▶ every rank ──gather its hash──▶ all the same, or one error everywhere
+    every rank   the cut, the proof ──gather own trouble──▶ all went well, or one error everywhere
+
+No rank raises before all have said what they have to say, so that none is left waiting. What travels is UTF-8 in byte
+tensors: on the GPU where the group speaks NCCL, else on the CPU. Without a group nothing happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from ..core import CutError, EspalierError, Plan, cause
+
+T = TypeVar("T")
+
+
+def are_many() -> bool:
+    """Whether this process is one of several in a group."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def agreed(plan: Plan, fingerprint: Callable[[], str]) -> Plan:
+    """Return rank 0's plan on every rank, after all have found that they hold the same network.
+
+    Args:
+        plan: this rank's own; only rank 0's counts.
+        fingerprint: returns that of this rank's network; it may raise.
+
+    Raises:
+        CutError: the ranks hold different networks, or another rank failed; this rank's own error if it has one.
+    """
+    own = together(fingerprint)
+    if not are_many():
+        return plan
+    found = _gather(own)
+    if len(set(found)) > 1:
+        other = next(i for i, one in enumerate(found) if one != found[0])
+        raise CutError(
+            f"the ranks hold different networks: rank 0's has the fingerprint {found[0]}, rank {other}'s "
+            f"{found[other]}. Build, and cut so far, the same network everywhere; nothing was cut on any rank"
+        )
+    text = _broadcast(plan.to_json() if distributed.get_rank() == 0 else "")
+    hashes = _gather(hashlib.sha256(text.encode()).hexdigest())
+    if len(set(hashes)) > 1:
+        other = next(i for i, one in enumerate(hashes) if one != hashes[0])
+        raise CutError(f"rank {other} received another plan than rank 0 sent; nothing was cut on any rank")
+    return Plan.from_json(text)
+
+
+def together(action: Callable[[], T]) -> T:
+    """Return what ``action`` returns, if it succeeds on every rank.
+
+    Raises:
+        Exception: this rank's own.
+        CutError: another rank's, in its words.
+    """
+    if not are_many():
+        return action()
+    trouble: Exception | None = None
+    result: Any = None
+    try:
+        result = action()
+    except Exception as error:
+        trouble = error
+    said = _gather("" if trouble is None else _words(trouble))
+    if trouble is not None:
+        raise trouble
+    failed = [f"rank {i}: {words}" for i, words in enumerate(said) if words]
+    if failed:
+        raise CutError(f"nothing was cut on any rank, because {failed[0]}")
+    return result
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, EspalierError) else cause(error)
+
+
+def _gather(text: str) -> list[str]:
+    """Return every rank's text, in the order of ranks."""
+    device, world = _device(), distributed.get_world_size()
+    data = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world)]
+    distributed.all_gather(sizes, torch.tensor([len(data)], device=device))
+    longest = max(int(size) for size in sizes)
+    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded[: len(data)] = data.to(device)
+    texts = [torch.empty_like(padded) for _ in range(world)]
+    distributed.all_gather(texts, padded)
+    return [_read(one[: int(size)]) for one, size in zip(texts, sizes, strict=True)]
+
+
+def _broadcast(text: str) -> str:
+    """Return rank 0's text."""
+    device = _device()
+    data = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8).to(device)
+    size = torch.tensor([len(data)], device=device)
+    distributed.broadcast(size, src=0)
+    if distributed.get_rank() != 0:
+        data = torch.empty(int(size), dtype=torch.uint8, device=device)
+    distributed.broadcast(data, src=0)
+    return _read(data)
+
+
+def _read(data: torch.Tensor) -> str:
+    return json.loads(data.cpu().numpy().tobytes())
+
+
+def _device() -> torch.device:
+    """Return where a collective's tensors must lie."""
+    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
