@@ -5,7 +5,7 @@
     every rank   the cut, the proof ──gather own trouble──▶ all went well, or one error everywhere
 
 No rank raises before all have said what they have to say, so that none is left waiting. What travels is UTF-8 in byte
-tensors: on the GPU where the group speaks NCCL, else on the CPU. Without a group nothing happens.
+tensors: on the GPU where the group reaches nothing else. Without a group nothing happens.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch import distributed
 from ..core import CutError, EspalierError, Plan, cause
 
 T = TypeVar("T")
+
+_DEVICES = {"nccl": "cuda", "xccl": "xpu"}  # backends that do not reach the CPU's memory
 
 
 def are_many() -> bool:
@@ -116,4 +118,4 @@ def _read(data: torch.Tensor) -> str:
 
 def _device() -> torch.device:
     """Return where a collective's tensors must lie."""
-    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
+    return torch.device(_DEVICES.get(distributed.get_backend(), "cpu"))
