@@ -2,5 +2,20 @@
 
 from .comparison import Comparison, compare, size_bytes
 from .latency import Race, race
+from .layers import check_tables, latency_tables
+from .meet import Met, Trial, Trials, meet, predicted_ms
 
-__all__ = ["Comparison", "Race", "compare", "race", "size_bytes"]
+__all__ = [
+    "Comparison",
+    "Met",
+    "Race",
+    "Trial",
+    "Trials",
+    "check_tables",
+    "compare",
+    "latency_tables",
+    "meet",
+    "predicted_ms",
+    "race",
+    "size_bytes",
+]

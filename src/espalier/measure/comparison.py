@@ -91,6 +91,7 @@ def compare(
     latency: bool = True,
     rounds: int = 15,
     costs: tuple[Cost, Cost] | None = None,
+    backend: str = "eager",
 ) -> Comparison:
     """Measure two networks: MACs, parameters, activations at batch 1, bytes, and latency on ``example``.
 
@@ -100,6 +101,7 @@ def compare(
         latency: time both in turns.
         rounds: timings of each.
         costs: what they cost, when the caller knows it; otherwise both are traced.
+        backend: what runs them for latency.
 
     Raises:
         ModelError: a model does not run on the example.
@@ -111,13 +113,12 @@ def compare(
     ]
     if not latency:
         return Comparison(Measures(**measured[0]), Measures(**measured[1]))
-    timed = race(before, after, example, rounds=rounds)
-    plural = "s" if timed.threads > 1 else ""
+    timed = race(before, after, example, rounds=rounds, backend=backend)
     return Comparison(
         Measures(**measured[0], latency_ms=timed.before.median_ms, latency_spread_ms=timed.before.spread_ms),
         Measures(**measured[1], latency_ms=timed.after.median_ms, latency_spread_ms=timed.after.spread_ms),
         timed.ratio,
-        f"latency: eager, {timed.threads} thread{plural}, median of {timed.rounds} interleaved rounds",
+        f"latency: {timed.conditions}",
     )
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+
+from .. import backends
 
 _WARM_UP = 3
 _TARGET_SECONDS = 0.01  # a timing shorter than this measures the clock and the scheduler
@@ -37,7 +38,8 @@ class Race:
         before, after: timings.
         ratio: after / before as (low, median, high), the 95 % interval of the median over rounds.
         rounds: how many.
-        threads: of PyTorch on the CPU.
+        threads: of the backend on the CPU.
+        backend: what ran both.
     """
 
     before: Timing
@@ -45,25 +47,52 @@ class Race:
     ratio: tuple[float, float, float]
     rounds: int
     threads: int
+    backend: str = "eager"
+
+    @property
+    def conditions(self) -> str:
+        """How it was measured, in words."""
+        plural = "s" if self.threads > 1 else ""
+        return f"{self.backend}, {self.threads} thread{plural}, median of {self.rounds} interleaved rounds"
 
 
-def race(before: nn.Module, after: nn.Module, example: Any, *, rounds: int = 15) -> Race:
-    """Time eager forward passes of two models on ``example``, in eval mode and without gradients.
+def race(
+    before: nn.Module,
+    after: nn.Module,
+    example: Any,
+    *,
+    rounds: int = 15,
+    backend: str = "eager",
+    threads: int | None = None,
+) -> Race:
+    """Time forward passes of two models on ``example``, in eval mode and without gradients.
 
     Args:
-        before, after: the models; their training mode is restored.
+        before, after: the models; they are untouched.
         example: a tensor, a tuple of arguments, or a mapping of keywords.
         rounds: timings of each model.
+        backend: what runs them.
+        threads: of the backend; PyTorch's own number when None.
+
+    Raises:
+        BackendError: the backend is not there, or cannot run a model.
     """
-    with _evaluating(before), _evaluating(after), torch.inference_mode():
-        calls = [_caller(model, example) for model in (before, after)]
-        repeats = [_repeats(call) for call in calls]
-        seconds: tuple[list[float], list[float]] = ([], [])
-        for turn in range(rounds):
-            for who in (0, 1) if turn % 2 == 0 else (1, 0):
-                seconds[who].append(_timed(calls[who], repeats[who]))
+    runner, count = backends.named(backend), threads or torch.get_num_threads()
+    one, other = (runner.prepare(model, example, count) for model in (before, after))
+    timed = race_runs(one, other, rounds)
+    return replace(timed, threads=count, backend=backend)
+
+
+def race_runs(before: Callable[[], object], after: Callable[[], object], rounds: int) -> Race:
+    """Time two prepared networks in turns."""
+    calls = (before, after)
+    repeats = [_repeats(call) for call in calls]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for turn in range(rounds):
+        for who in (0, 1) if turn % 2 == 0 else (1, 0):
+            seconds[who].append(_timed(calls[who], repeats[who]))
     ratios = [a / b for b, a in zip(*seconds, strict=True)]
-    return Race(_timing(seconds[0]), _timing(seconds[1]), median_interval(ratios), rounds, torch.get_num_threads())
+    return Race(_timing(seconds[0]), _timing(seconds[1]), median_interval(ratios), rounds, 1)
 
 
 def median_interval(values: list[float]) -> tuple[float, float, float]:
@@ -81,14 +110,6 @@ def median_interval(values: list[float]) -> tuple[float, float, float]:
 def _timing(seconds: list[float]) -> Timing:
     quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
     return Timing(1e3 * statistics.median(seconds), 1e3 * (quartiles[2] - quartiles[0]))
-
-
-def _caller(model: nn.Module, example: Any) -> Callable[[], object]:
-    if isinstance(example, Mapping):
-        return lambda: model(**example)
-    if isinstance(example, tuple):
-        return lambda: model(*example)
-    return lambda: model(example)
 
 
 def _repeats(call: Callable[[], object]) -> int:
@@ -112,14 +133,3 @@ def _wait() -> None:
     """Wait for an accelerator that works behind Python's back."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -23,11 +23,13 @@ class Costs:
         graph: the network.
         size: where the budget limits bytes.
         latency: where there are measured tables.
+        dense_ms: of the network that they were measured on: what a latency ratio is relative to.
     """
 
     graph: Graph
     size: FileSize | None = None
     latency: LatencyModel | None = None
+    dense_ms: float | None = None
 
     @classmethod
     def of(cls, graph: Graph, budget: Budget, tables: Tables | None) -> Costs:
@@ -41,11 +43,20 @@ class Costs:
             graph,
             FileSize(graph) if bytes_count else None,
             LatencyModel.of(graph, tables) if tables is not None else None,
+            None if tables is None else tables.dense_ms,
         )
 
     def dense(self) -> Cost:
         """Return what the network costs before anything is cut."""
         return self._filled(self.graph.cost(), Plan({}), self.graph.sizes)
+
+    def limits(self, budget: Budget) -> dict[str, int | float]:
+        """Return ``{measure: absolute limit}``; milliseconds are a share of the measured ones, not of predicted ones.
+
+        Raises:
+            BudgetError: the budget asks for milliseconds, and there are no tables.
+        """
+        return dict(budget.limits(replace(self.dense(), latency_ms=self.dense_ms)))
 
     def of_counts(self, counts: Mapping[str, int]) -> Cost:
         """Return the cost when groups keep ``counts`` units, quickly; every group is named, in the graph's order."""

@@ -85,9 +85,8 @@ def plan(  # noqa: PLR0913 - each is one wish of the user's; an options object w
     if not isinstance(budget, Budget):
         raise BudgetError(f"the budget is a {type(budget).__name__}: write es.Budget(macs=0.5)")
     costs = Costs.of(graph, budget, tables)
-    dense = costs.dense()
-    limits = Target(dict(budget.limits(dense)))
-    if limits.fits(dense):
+    limits = Target(costs.limits(budget))
+    if limits.fits(costs.dense()):
         return Plan({}, graph.fingerprint, ("the network is already within the budget: nothing is cut",), graph.sizes)
     asked = {
         "keep": keep,
