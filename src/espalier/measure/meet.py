@@ -49,6 +49,11 @@ class Trial:
     measured_ms: float
     factor: float
 
+    @property
+    def planned_factor(self) -> float:
+        """The tables' factor when it was planned."""
+        return self.factor * self.predicted_ms / self.measured_ms
+
     def to_data(self) -> dict[str, Any]:
         """Return the trial as JSON-ready data."""
         return {**asdict(self), "plan": self.plan.to_json(), "ratio": list(self.ratio)}
@@ -152,8 +157,21 @@ def meet(
         tables = replace(tables, factor=trial.factor)
         if not plan.keep or (1 - TOLERANCE) * target_ms <= trial.measured_ms <= target_ms:
             return _ended(done, target_ms, "", tables)
-        current = _aimed(tables, trial.factor)
+        current = _aimed(tables, _corrected(done, _AIM * target_ms))
     return _ended(done, target_ms, f"{_ATTEMPTS} trials were not enough", tables)
+
+
+def _corrected(trials: list[Trial], goal_ms: float) -> float:
+    """Return the factor to plan with next: between those of the nearest trials on both sides of the goal.
+
+    Where all are on one side, the factor that makes the last prediction right.
+    """
+    slow = min((t for t in trials if t.measured_ms > goal_ms), key=lambda t: t.measured_ms, default=None)
+    fast = max((t for t in trials if t.measured_ms <= goal_ms), key=lambda t: t.measured_ms, default=None)
+    if slow is None or fast is None or slow.planned_factor >= fast.planned_factor:
+        return trials[-1].factor
+    share = (slow.measured_ms - goal_ms) / (slow.measured_ms - fast.measured_ms)
+    return slow.planned_factor + share * (fast.planned_factor - slow.planned_factor)
 
 
 def predicted_ms(graph: Graph, plan: Plan, tables: Tables) -> float:
