@@ -1,6 +1,6 @@
 """Distillation against plain fine-tuning: the digits network cut to a share of its MACs, paired seeds.
 
-    python -m benchmarks.distillation [--seeds 5] [--macs 0.3] [--epochs 1] [--split test]
+    python -m benchmarks.distillation [--seeds 5] [--macs 0.3] [--epochs 3] [--split test]
 
 For each seed one dense network is trained and cut once, and the cut one's batch norms are re-estimated; every arm then
 fine-tunes its own copy with the same batches in the same order. Accuracy is that of the last epoch; the test split is
@@ -43,7 +43,7 @@ def main() -> None:
     line = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     line.add_argument("--seeds", type=int, default=5)
     line.add_argument("--macs", type=float, default=0.3)
-    line.add_argument("--epochs", type=int, default=1)
+    line.add_argument("--epochs", type=int, default=3)
     line.add_argument("--split", choices=("test", "validation"), default="test")
     options = line.parse_args()
     torch.set_num_threads(1)

@@ -8,7 +8,7 @@ nothing is guessed: the user names the layers, and the channels stay unmatched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ from ..graph.tensors import named_tensors
 from .attachment import Call
 from .errors import DistillationError
 
-Named = Sequence[str | tuple[str, str]]  # a layer of both, or (the teacher's, the student's)
+Named = tuple[str | tuple[str, str], ...]  # a layer of both, or (the teacher's, the student's)
 
 _STAGE = 1.5  # pixels or tokens a sample change by this factor where a stage ends; a class token more is no new stage
 
