@@ -12,6 +12,7 @@ from torch.nn import functional
 from espalier import cut, trace
 from espalier.core import ModelError, Plan
 from espalier.recovery import Fit, least_squares, rescale_statistics
+from espalier.recovery.sites import find_sites, scout
 
 EXACT = Fit(ridges=(1e-13,), positions=10**6)
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -259,6 +260,54 @@ def test_a_group_with_a_hidden_statistic_is_named():
     (line,) = rescale_statistics(dense, small, graph, plan, data)
     assert (line.weight, line.ridge) == ("first.weight:0", None)
     assert "no norm with a weight" in line.reason
+
+
+class ReadTwice(nn.Module):
+    """Batch norm is not alone in reading the convolution: its running mean is no place for an offset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 3, bias=False)
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x).relu())
+        return torch.cat([self.norm(x), x.T.T], 1)
+
+
+def test_an_offset_that_others_would_miss_is_not_hidden_in_a_norm():
+    dense = ReadTwice().double().eval()
+    with torch.no_grad():
+        dense.first.weight[4:] = 0.0
+        dense.first.bias[4:] = 2.0
+    data = batches((30, 4))
+    graph = trace(dense, data[0][0])
+    plan = Plan({"first.weight:0": (0, 1, 2, 3)})
+    small = cut(dense, graph, plan)
+    least_squares(dense, small, graph, plan, data, fit=EXACT)
+    assert torch.equal(small.norm.running_mean, dense.norm.running_mean)
+
+
+class Added(nn.Module):
+    """Something is added to a layer's output; ``write`` changes it on the way."""
+
+    def __init__(self, write: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.write = nn.Linear(4, 4), nn.Linear(4, 4), write
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        y = self.second(x)
+        if self.write:
+            x.view(-1).mul_(2.0)
+        return y + x
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_what_is_written_into_on_the_way_is_no_shortcut(write):
+    model = Added(write)
+    sites, _ = find_sites(scout(model, lambda: model(torch.randn(2, 4))), scales=False)
+    assert [site.addend is None for site in sites] == [True, write]
 
 
 # ---- what a fit must never do ---------------------------------------------------------------------------------------

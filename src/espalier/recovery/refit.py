@@ -40,7 +40,7 @@ class Fit:
         seed: of the positions.
     """
 
-    positions: int = 4096
+    positions: int = 2048
     held_out_ratio: float = 0.25
     ridges: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     shortcuts: bool = True
