@@ -13,7 +13,7 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -30,20 +30,8 @@ from .tables import table
 
 BATCH = 64
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+ARMS = ("batch norm re-estimated", "least squares", "both")
 Batches = list[tuple[Tensor, Tensor]]
-Arm = Callable[[nn.Module, nn.Module, Graph, Plan, Batches], object]
-
-
-def _both(dense: nn.Module, small: nn.Module, graph: Graph, kept: Plan, batches: Batches) -> None:
-    recovery.least_squares(dense, small, graph, kept, batches)
-    recovery.reestimate_batch_norm(small, batches)
-
-
-ARMS: dict[str, Arm] = {
-    "batch norm re-estimated": lambda dense, small, graph, kept, b: recovery.reestimate_batch_norm(small, b),
-    "least squares": lambda dense, small, graph, kept, b: recovery.least_squares(dense, small, graph, kept, b),
-    "least squares, then batch norm": _both,
-}
 
 
 def main() -> None:
@@ -53,6 +41,7 @@ def main() -> None:
     line.add_argument("--images", type=int, default=2048)
     line.add_argument("--seeds", type=int, default=3)
     line.add_argument("--macs", type=float, default=1 / 2.1)
+    line.add_argument("--channels", nargs="+", choices=("inner", "all"), default=["inner", "all"])
     line.add_argument("--data", type=Path, default=DATA)
     line.add_argument("--no-test", action="store_true", help="leave the test split unread")
     options = line.parse_args()
@@ -70,7 +59,8 @@ def one(layers: int, options: argparse.Namespace) -> None:
     whole = task.evaluate(dense, task.validation)
     print(f"\nResNet-{layers}, {options.images} training images, {options.seeds} draws; dense {100 * whole:.2f} %\n")
     found = {}
-    for channels, kept in plans(graph, dense, options.macs).items():
+    for channels in options.channels:
+        kept = plans(graph, dense, options.macs)[channels]
         found[channels] = arms(task, dense, graph, kept, options)
         ratio = graph.cost().macs / graph.plan_cost(kept).macs
         rows = [[name, *numbers(task, models, seconds)] for name, (models, seconds) in found[channels].items()]
@@ -99,14 +89,22 @@ def plans(graph: Graph, dense: nn.Module, macs: float) -> dict[str, Plan]:
 def arms(task: Task, dense: nn.Module, graph: Graph, kept: Plan, options: argparse.Namespace) -> dict:
     """Return ``{arm: (a network a draw, seconds a network)}``."""
     plain = cut(dense, graph, kept, prove=False)
-    found: dict = {"plain L1": ([plain], 0.0)}
-    for name, arm in ARMS.items():
-        models, start = [], time.perf_counter()
-        for batches in draws(task, options):
-            models.append(copy.deepcopy(plain))
-            arm(dense, models[-1], graph, kept, batches)
-        found[name] = models, (time.perf_counter() - start) / options.seeds
-    return found
+    models: dict[str, list[nn.Module]] = {"plain L1": [plain]}
+    seconds = dict.fromkeys(ARMS, 0.0)
+    for batches in draws(task, options):
+        start = {}
+        for name in ARMS:
+            small = copy.deepcopy(start["least squares"] if name == "both" else plain)
+            begun = time.perf_counter()
+            if name == "least squares":
+                recovery.least_squares(dense, small, graph, kept, batches)
+            else:
+                recovery.reestimate_batch_norm(small, batches)
+            seconds[name] += (time.perf_counter() - begun) / options.seeds
+            start[name] = small
+            models.setdefault(name, []).append(small)
+    seconds["both"] += seconds["least squares"]
+    return {name: (own, seconds.get(name, 0.0)) for name, own in models.items()}
 
 
 def draws(task: Task, options: argparse.Namespace) -> Iterator[Batches]:

@@ -364,17 +364,21 @@ def test_an_error_in_the_middle_changes_nothing():
 class Branching(nn.Module):
     """Batches of more than four samples take another layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, longer: bool) -> None:
         super().__init__()
         self.first, self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+        self.longer = longer
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x).relu()
-        return self.a(x.tanh()) if len(x) > 4 else self.b(x)
+        if len(x) <= 4:
+            return self.b(x)
+        return self.a(x.tanh() if self.longer else x)
 
 
-def test_a_forward_pass_that_goes_another_way_is_refused():
-    dense = Branching().eval()
+@pytest.mark.parametrize("longer", [True, False])
+def test_a_forward_pass_that_goes_another_way_is_refused(longer):
+    dense = Branching(longer).eval()
     graph = trace(dense, torch.randn(2, 4))
     plan = Plan({"first.weight:0": (0, 1, 2)})
     small = cut(dense, graph, plan)
@@ -415,6 +419,13 @@ def test_layers_that_cannot_be_fitted_say_why():
     assert "multi_head_attention_forward" in reasons["attention.in_proj_weight"]
     assert "embedding" in reasons["embed.weight"]
     assert reasons["down.weight"] == ""
+
+
+def test_a_layer_that_reads_too_much_stays():
+    dense, small, graph, plan, data = convolutional()
+    report = {line.weight: line for line in least_squares(dense, small, graph, plan, data, fit=Fit(most_features=40))}
+    assert "reads 48 features" in report["rest.5.weight"].reason
+    assert report["rest.2.weight"].reason == ""
 
 
 def test_walks_run_one_at_a_time_and_end():

@@ -64,7 +64,7 @@ def least_squares(
     """
     inputs = [one for one, _ in batches]
     pair = Pair.of(dense, small, graph, plan)
-    sites, refused, seen = _found(pair, inputs, scales=False)
+    sites, refused, seen = _found(pair, inputs, fit, scales=False)
     cut = {name for name, _ in pair.kept}
     first = min((site.calls[0] for site in sites if site.weight in cut), default=0)
     early = {site.weight: "nothing before it was cut" for site in sites if site.calls[0] < first}
@@ -97,7 +97,7 @@ def rescale_statistics(
     """
     inputs = [one for one, _ in batches]
     pair = Pair.of(dense, small, graph, plan)
-    sites, refused, _ = _found(pair, inputs, scales=True)
+    sites, refused, _ = _found(pair, inputs, fit, scales=True)
     groups = [graph.groups[name] for name in plan.keep if graph.groups[name].statistics]
     touched = {slot.tensor: group.name for group in groups for slot in group.slots}
     cut = {name for name, _ in pair.kept} & touched.keys()
@@ -109,7 +109,7 @@ def rescale_statistics(
     return _report(pair, inputs, fit, found, reasons)
 
 
-def _found(pair: Pair, inputs: list[Any], *, scales: bool) -> tuple[list[Site], dict[str, str], Seen]:
+def _found(pair: Pair, inputs: list[Any], fit: Fit, *, scales: bool) -> tuple[list[Site], dict[str, str], Seen]:
     """Return the sites that may be fitted, why others may not, and the small network's forward pass."""
     if not inputs:
         return [], {}, Seen()
@@ -124,6 +124,8 @@ def _found(pair: Pair, inputs: list[Any], *, scales: bool) -> tuple[list[Site], 
             refused[site.weight] = "it is frozen, and others are not"
         elif not site.kind.scales and pair.tensors[site.weight].dim() < 2:
             refused[site.weight] = "it is a vector"
+        elif (features := site.kind.matrix(pair.tensors[site.weight], site.groups).shape[2]) > fit.most_features:
+            refused[site.weight] = f"it reads {features} features, more than Fit.most_features"
     return [site for site in sites if site.weight not in refused], refused, ours
 
 

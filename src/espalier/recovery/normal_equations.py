@@ -88,7 +88,7 @@ class Solution:
 
 
 def choose(fitted: Moments, held_out: Moments, ridges: Sequence[float], weights: Tensor | None = None) -> Solution:
-    """Solve with every ridge and return the solution with the least error on held-out rows.
+    """Solve with smaller and smaller ridges while that helps on held-out rows, and return the best solution.
 
     Args:
         fitted, held_out: sums over the rows to fit, and over others.
@@ -99,11 +99,13 @@ def choose(fitted: Moments, held_out: Moments, ridges: Sequence[float], weights:
     whole = max(float((weights * held_out.target).sum()), torch.finfo(torch.float64).tiny)
     before = float((weights * held_out.error()).sum()) / whole
     best = Solution(None, None, before, before)
-    for ridge in ridges:
+    for ridge in sorted(ridges, reverse=True):
         change = fitted.solve(ridge)
         if change is None or not change.isfinite().all():
-            continue
+            break
         after = float((weights * held_out.error(change)).sum()) / whole
+        if after >= best.after and best.change is not None:
+            break
         if after < best.after:
             best = Solution(change, ridge, before, max(after, 0.0))
     return best

@@ -36,6 +36,8 @@ class Fit:
         positions: output positions (pixels, tokens) drawn from each batch, a layer.
         held_out_ratio: share of the batches, the last ones, on which the ridge is chosen; at least one batch.
         ridges: candidates, relative to the features' own squares.
+        most_features: a layer that reads more (channels a group times kernel positions) stays as it is: its equations
+            hold a matrix of their square.
         shortcuts: make up for what the value that is added to a layer's output lacks.
         seed: of the positions.
     """
@@ -43,6 +45,7 @@ class Fit:
     positions: int = 2048
     held_out_ratio: float = 0.25
     ridges: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    most_features: int = 8192
     shortcuts: bool = True
     seed: int = 0
 
