@@ -13,6 +13,7 @@ from espalier import cut, trace
 from espalier.core import ModelError, Plan
 from espalier.recovery import Fit, least_squares, rescale_statistics
 from espalier.recovery.sites import find_sites, scout
+from espalier.recovery.walks import Walk
 
 EXACT = Fit(ridges=(1e-13,), positions=10**6)
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -310,6 +311,29 @@ def test_what_is_written_into_on_the_way_is_no_shortcut(write):
     assert [site.addend is None for site in sites] == [True, write]
 
 
+class Halves(nn.Module):
+    """One half of an activation is added to what a layer makes of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.up, self.down = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.first(x).chunk(2, 1)
+        return self.down(self.up(a).relu()) + b
+
+
+def test_a_piece_of_an_activation_is_no_shortcut():
+    dense = Halves().double().eval()
+    doubled(dense.up)
+    data = batches((30, 4))
+    graph = trace(dense, data[0][0])
+    plan = Plan({"up.weight:0": (0, 2, 3, 6)})
+    small = cut(dense, graph, plan)
+    least_squares(dense, small, graph, plan, data, fit=EXACT)
+    torch.testing.assert_close(small(data[0][0]), dense(data[0][0]), **CLOSE)
+
+
 # ---- what a fit must never do ---------------------------------------------------------------------------------------
 
 
@@ -426,6 +450,26 @@ def test_a_layer_that_reads_too_much_stays():
     report = {line.weight: line for line in least_squares(dense, small, graph, plan, data, fit=Fit(most_features=40))}
     assert "reads 48 features" in report["rest.5.weight"].reason
     assert report["rest.2.weight"].reason == ""
+
+
+def test_a_cut_network_that_calls_other_functions_is_left_alone():
+    dense, small, graph, plan, data = convolutional()
+    small.rest[2].register_forward_pre_hook(lambda module, args: (args[0] * 1.0,))
+    before = copy.deepcopy(small.state_dict())
+    report = least_squares(dense, small, graph, plan, data)
+    assert len(report) == 3
+    assert all("other functions" in line.reason for line in report)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in small.state_dict().items())
+
+
+def test_a_walk_drops_what_no_later_stop_wants():
+    x = torch.ones(3)
+    walk = Walk(lambda: x.sin().cos().tan().exp(), stops=(1, 2, 3), keep={0: 2, 1: 3}, after=False)
+    kept = []
+    while (stop := walk.advance()) is not None:
+        kept.append((stop.name, sorted(stop.kept)))
+    assert kept == [("cos", [0]), ("tan", [0, 1]), ("exp", [1])]
+    assert walk.advance() is None
 
 
 def test_walks_run_one_at_a_time_and_end():

@@ -70,7 +70,7 @@ class Seen:
             tensors as ``OTHER``.
         uses: ``{tensor name: numbers of the calls that are given it}``.
         readers: ``{number of a call: numbers of the calls that read its result}``.
-        addends: ``{number of an addition: numbers of the calls that made its operands, None where unknown}``.
+        addends: ``{number of an addition: numbers of the calls that returned its operands, None where unknown}``.
     """
 
     names: list[str] = field(default_factory=list)
@@ -92,6 +92,7 @@ class _Scout(TorchFunctionMode):
         self.seen = Seen()
         self.own = {id(tensor): (name, tensor) for name, tensor in named_tensors(model).items()}
         self.made: dict[int, tuple[weakref.ref, int, int]] = {}
+        self.whole: set[int] = set()  # calls that returned one tensor, not several
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -101,6 +102,8 @@ class _Scout(TorchFunctionMode):
         self.seen.names.append(name)
         self._read(index, name, args, kwargs)
         result = func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            self.whole.add(index)
         for item in walk(result if isinstance(result, list | tuple) else [result]):
             if isinstance(item, Tensor):
                 self.made[id(item)] = weakref.ref(item), index, item._version
@@ -117,7 +120,7 @@ class _Scout(TorchFunctionMode):
         if mine:
             self.seen.calls[index] = rebuild(args, self._plain), rebuild(kwargs, self._plain)
         elif name in _ADDS and len(operands) == 2 and operands[0].shape == operands[1].shape:
-            self.seen.addends[index] = makers
+            self.seen.addends[index] = [maker if maker in self.whole else None for maker in makers]
 
     def _maker(self, tensor: Tensor) -> int | None:
         """Return the call that made a tensor, if nothing was written into it since."""
