@@ -125,6 +125,7 @@ def test_a_resumed_search_repeats_no_trial_and_plans_the_same(simulated: Simulat
     choose = planner(graph, scores, budget)
     first = measure.meet(model, graph, choose, budget=budget, tables=tables, trials=measure.Trials(write=kept.append))
     assert len(first.trials) > 1 and tuple(kept) == first.trials
+    assert min(t.measured_ms for t in first.trials) <= 0.5 * tables.dense_ms < first.trials[0].measured_ms
     stored = json.loads(json.dumps([trial.to_data() for trial in kept]))
     for cut in range(1, len(stored) + 1):
         new: list[measure.Trial] = []
