@@ -7,6 +7,7 @@ touches. Sizes that the model's Python passed become equations.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..core import Role
 from .record import Op, Record, Ref, walk
-from .sizes import Expr, Size
+from .sizes import Expr, Size, leaves
 from .units import Dim, Units, Why, constant
 
 Dims = list[Dim]
@@ -106,6 +107,7 @@ class Call:
     def __init__(self, axes: Axes, record: Record, op: Op, index: int) -> None:
         self.axes, self.record, self.op, self.index = axes, record, op, index
         self._bound: dict[str, Any] | None = None
+        self._spoken: set[Expr] = set()
 
     def __getitem__(self, name: str) -> Any:
         if self._bound is None:
@@ -165,7 +167,9 @@ class Call:
 
     def size(self, number: Any, dim: Dim) -> None:
         """State that Python passed ``number`` as the size of ``dim``; a literal freezes it."""
-        if not isinstance(number, Size):
+        if isinstance(number, Size):
+            self._spoken.update(leaves(number.expr))
+        else:
             if self.op.call == "" and not isinstance(self.op.func, str):  # a compiled function: its sizes are its own
                 self.freeze(dim, "a compiled function gives its size")
             return
@@ -179,6 +183,24 @@ class Call:
             return
         why = self.why("Python computes its size")
         self.axes.equations.append(Equation(number.expr, dim, self.record.training, why))
+
+    def hold_numbers(self, numbers: Iterable[Any] = ()) -> None:
+        """State that every number whose meaning no rule has told (a stride, a count, a place) must stay as it is."""
+        for number in (*walk((self.op.args, self.op.kwargs)), *numbers):
+            if not isinstance(number, Size) or not any(self._may_change(leaf) for leaf in leaves(number.expr)):
+                continue
+            self._spoken.update(leaves(number.expr))
+            value, expr = int(number), number.expr
+            if value < 0:
+                value, expr = -value, ("*", expr, ("const", -1))
+            why = self.why("Python counts with its size")
+            self.axes.equations.append(Equation(expr, constant(value), self.record.training, why))
+
+    def _may_change(self, leaf: Expr) -> bool:
+        """Whether a cut could change a number's leaf, and no rule has said what it counts."""
+        if leaf in self._spoken:
+            return False
+        return leaf[0] == "attr" or self.axes.values[self.record.training][leaf[1]][leaf[2]].shape[1] > 0
 
     def same_size(self, a: Dim, b: Dim) -> None:
         """State that two dimensions must keep the same number of positions."""
@@ -200,6 +222,7 @@ class Call:
         for value in self.op.refs():
             for dim in self.axes.values[self.record.training][value]:
                 self.freeze(dim, reason or "no rule for this operator")
+        self.hold_numbers()
         return [[constant(n) for n in self.record.shapes[v]] if v is not None else [] for v in self.op.outs]
 
 

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .meta_layouts import MetaLayouts
 from .record import Op, Record, Ref, rebuild, walk
 from .sizes import Real, Size, plain
+from .slicing import hear_whole_slices
 from .source_lines import source_line
 
 _COMPOSITE = {
@@ -133,6 +134,8 @@ class Calls(TorchFunctionMode):
         if python and name in _OPENED:
             with self:
                 return _opened(func)(*args, **kwargs)
+        if name == "__getitem__":
+            hear_whole_slices(self._shape(args[0]), args[1])
         self.recorder.calls.append((name, list(_numbers(name, args, kwargs))))
         try:
             return func(*args, **kwargs)

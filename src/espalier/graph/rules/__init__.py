@@ -7,6 +7,7 @@ it in that file's ``RULES``, and give it a pattern in the tests. An operator wit
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 
 import torch
 
@@ -28,8 +29,23 @@ from . import (
 
 Rule = Callable[[Call], list[Dims]]
 
+
+def _counting(rule: Rule) -> Rule:
+    """Make numbers that a rule says nothing about hold: places, strides, windows, how many to pick."""
+
+    @wraps(rule)
+    def held(call: Call) -> list[Dims]:
+        outs = rule(call)
+        call.hold_numbers(call.op.passed if rule in spatial.RULES.values() else ())  # a pool's, before it is unfolded
+        return outs
+
+    return held
+
+
+_COUNTING = {*pieces.RULES, *indexing.RULES, *spatial.RULES, "unfold", "convolution", "kthvalue"}
+
 RULES: dict[str, Rule] = {
-    name: rule
+    name: _counting(rule) if name in _COUNTING else rule
     for family in (
         pointwise,
         contraction,

@@ -53,6 +53,9 @@ def slices(call: Call) -> list[Dims]:
         _state_bound(call, call["start"], whole[:start], whole[start:])
         if stop < n:
             _state_bound(call, call["end"], whole[:stop], whole[stop:])
+        for number in (call["start"], call["end"]):
+            if isinstance(number, Size) and abs(int(number)) == n and number.expr[0] != "const":
+                call.size(number if number > 0 else -number, whole)  # the width itself, by another name
     x[d] = whole[start:stop:step]
     return [x]
 
