@@ -112,3 +112,17 @@ def test_every_cut_is_proved_and_right_without_proof(use: Use, wanted: tuple[int
     if use is not fraction:
         assert close(outputs(small, example), masked_outputs(made(use)[0], graph.groups, keep, example))
     assert es.cut(model, graph, es.Plan(keep)).espalier_proof == "float64"
+
+
+def test_the_number_of_a_dimension_is_no_size() -> None:
+    """A slice along dimension 3 at a bound of 3: only the bound follows a cut."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        y = net.one(x)
+        return net.head(torch.cat([y[..., : net.c] * y[..., net.c :], y], -1))
+
+    model = Net(run, c=3, one=nn.Linear(4, 6), head=nn.Linear(9, 4))
+    graph = es.trace(model, torch.randn(2, 5, 1, 4))
+    counts = graph.feasible(dict.fromkeys(graph.groups, 2))
+    plan = es.Plan({name: tuple(range(graph.sizes[name] - n, graph.sizes[name])) for name, n in counts.items()})
+    assert es.cut(model, graph, plan).c == 2

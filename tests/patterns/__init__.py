@@ -6,6 +6,7 @@ from . import (
     attention,
     attention_positions,
     convolutions,
+    families,
     gates,
     graphs,
     joins,
@@ -14,6 +15,8 @@ from . import (
     pythons,
     recurrent,
     reductions,
+    sequences,
+    spectra,
     states,
     structure,
     weights,
@@ -34,6 +37,9 @@ PATTERNS: list[Pattern] = [
     *graphs.PATTERNS,
     *weights.PATTERNS,
     *states.PATTERNS,
+    *spectra.PATTERNS,
+    *sequences.PATTERNS,
+    *families.PATTERNS,
     *pythons.PATTERNS,
 ]
 BY_NAME = {pattern.name: pattern for pattern in PATTERNS}

@@ -37,6 +37,11 @@ def same(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Any, 
     return execute(op, args, kwargs), replay.mask_operand(Ref(op.refs()[0]))
 
 
+def places(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, None]:
+    """Places to sample at: no channels."""
+    return execute(op, args, kwargs), None
+
+
 def spectrum(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
     """The transformed dimensions hold no channels."""
     result, mask = execute(op, args, kwargs), replay.mask_of(op, "self")
@@ -115,6 +120,7 @@ MOVES: dict[str, Callable[..., tuple[Any, Any]]] = {
     "embedding": embedding,
     "_embedding_bag": embedding_bag,
     "_embedding_bag_forward_only": embedding_bag,
+    "affine_grid_generator": places,
     "view_as_complex": as_complex,
     "view_as_real": as_real,
     "_pack_padded_sequence": packed,

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .meta_layouts import MetaLayouts
 from .record import Op, Record, Ref, rebuild, walk
 from .sizes import Real, Size, plain
-from .slicing import hear_whole_slices
+from .slicing import bounded, hear_whole_slices
 from .source_lines import source_line
 
 _COMPOSITE = {
@@ -37,6 +37,12 @@ _INFERS = {"view", "reshape", "expand", "unflatten", "broadcast_to", "as_strided
 _KEEPS_SHAPE = {"batch_norm", "layer_norm", "rms_norm"}
 
 
+_INDEXES = {"__getitem__", "__setitem__"}
+
+
+_DIMENSIONS = {"dim", "dims", "dim0", "dim1", "dim2", "dimension", "axis"}  # numbers that are never sizes
+
+
 _OPENED = {"multi_head_attention_forward", *_COMPOSITE}  # written in Python, with sizes or a composite inside
 
 
@@ -48,6 +54,7 @@ class Recorder(TorchDispatchMode):
         self.record = record
         self.scopes: list[str] = [""]
         self.calls: list[tuple[str, list]] = [("", [])]
+        self.index: list[Any] = []  # what is left of the index that Python gave
         self.muted = False
         self._values: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []  # ids stay unique while the tensors live
@@ -85,7 +92,11 @@ class Recorder(TorchDispatchMode):
         name, numbers = self.calls[-1]
         refs = rebuild((args, kwargs), self.leaf)
         result = self.layouts.run(func, args, kwargs) if self.layouts else func(*args, **kwargs)
-        self.write(func, *_with_provenance(refs, name, numbers), result)
+        if name in _INDEXES and func._opname in ("slice", "select"):
+            refs = (bounded(func._opname, refs[0], self.index), refs[1])
+        else:
+            refs = _with_provenance(refs, name, numbers, func)
+        self.write(func, *refs, result)
         return result
 
     def leaf(self, item: Any) -> Any:
@@ -134,8 +145,9 @@ class Calls(TorchFunctionMode):
         if python and name in _OPENED:
             with self:
                 return _opened(func)(*args, **kwargs)
-        if name == "__getitem__":
+        if name in _INDEXES:
             hear_whole_slices(self._shape(args[0]), args[1])
+            self.recorder.index = list(args[1]) if isinstance(args[1], tuple) else [args[1]]
         self.recorder.calls.append((name, list(_numbers(name, args, kwargs))))
         try:
             return func(*args, **kwargs)
@@ -214,7 +226,7 @@ def _opened(func: Any) -> Callable:
     return _clones[func]
 
 
-def _with_provenance(refs: tuple[tuple, dict], name: str, numbers: list) -> tuple[tuple, dict]:
+def _with_provenance(refs: tuple[tuple, dict], name: str, numbers: list, func: Any) -> tuple[tuple, dict]:
     """Put the sizes that the Python call passed in place of the plain numbers that the operator received."""
     if not numbers:
         return refs
@@ -234,7 +246,9 @@ def _with_provenance(refs: tuple[tuple, dict], name: str, numbers: list) -> tupl
             return next(same, item)
         return item
 
-    return tuple(place(a) for a in args), {k: place(v) for k, v in kwargs.items()}
+    names = [argument.name for argument in func._schema.arguments]
+    placed = (a if n in _DIMENSIONS else place(a) for n, a in zip(names, args, strict=False))
+    return tuple(placed), {k: v if k in _DIMENSIONS else place(v) for k, v in kwargs.items()}
 
 
 def _align(sizes: list[int], name: str, numbers: list) -> list[int]:

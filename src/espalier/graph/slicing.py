@@ -1,7 +1,11 @@
-"""Slices that cut nothing off: PyTorch skips them, so no operator tells what their bounds mean."""
+"""Indexing by slices and integers: which operator got which bound, and the slices that PyTorch skips.
+
+A slice that cuts nothing off runs no operator, so none tells what its bounds mean; all others come in their order.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +27,30 @@ def hear_whole_slices(shape: Sequence[Size], index: Any) -> None:
         bound = -part.start if from_end else part.stop
         if isinstance(bound, Size) and plain(bound) >= plain(shape[d]):
             _ = bound == shape[d] if plain(bound) == plain(shape[d]) else bound > shape[d]
+
+
+def bounded(func_name: str, args: tuple, index: list[Any]) -> tuple:
+    """Return the arguments of a slice or select with its bounds as Python wrote them, and take these from ``index``."""
+    if func_name == "select":
+        wanted = [part for part in index if isinstance(part, int) and plain(part) == args[2]]
+        replaced = [(2, part) for part in wanted[:1]]
+    else:
+        wanted = [part for part in index if isinstance(part, slice) and _is_slice(part, args)]
+        replaced = [(2 + i, bound) for part in wanted[:1] for i, bound in enumerate((part.start, part.stop, part.step))]
+    if wanted:
+        index.remove(wanted[0])
+    result = list(args)
+    for i, number in replaced:
+        if number is not None and i < len(result):
+            result[i] = number if isinstance(number, Size) else Size(number, ("const", number))
+    return tuple(result)
+
+
+def _is_slice(part: slice, args: tuple) -> bool:
+    defaults = (0, sys.maxsize, 1)
+    given = (*args[2:], *defaults[len(args) - 2 :])
+    own = (part.start, part.stop, part.step)
+    return all(plain(default if a is None else a) == b for a, b, default in zip(own, given, defaults, strict=True))
 
 
 def _dimensions(rank: int, index: Any) -> Iterator[tuple[int, Any]]:

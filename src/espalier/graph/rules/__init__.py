@@ -42,7 +42,9 @@ def _counting(rule: Rule) -> Rule:
     return held
 
 
-_COUNTING = {*pieces.RULES, *indexing.RULES, *spatial.RULES, "unfold", "convolution", "kthvalue"}
+_COUNTING = {*pieces.RULES, *indexing.RULES, *spatial.RULES, "unfold", "convolution", "kthvalue"} - {
+    "affine_grid_generator"
+}
 
 RULES: dict[str, Rule] = {
     name: _counting(rule) if name in _COUNTING else rule

@@ -45,6 +45,13 @@ def grid_sampler(call: Call) -> list[Dims]:
     return [[*x[:2], *(constant(n) for n in call.out_shape()[2:])]]
 
 
+def affine_grid(call: Call) -> list[Dims]:
+    """Places to sample at, from one matrix a sample; of the size asked for, batch and space are used, channels not."""
+    for dim in call.dims("theta"):
+        call.freeze(dim, "it says where to sample")
+    return [[constant(n) for n in call.out_shape()]]
+
+
 def spectrum(call: Call) -> list[Dims]:
     """A Fourier transform mixes its dimensions, the others stay."""
     x, shape = call.dims("self"), call.out_shape()
@@ -69,6 +76,7 @@ RULES = {
     "col2im": col2im,
     "grid_sampler_2d": grid_sampler,
     "grid_sampler_3d": grid_sampler,
+    "affine_grid_generator": affine_grid,
     "_fft_r2c": spectrum,
     "_fft_c2c": spectrum,
     "_fft_c2r": spectrum,
