@@ -18,7 +18,7 @@ from torch import nn
 
 from ..core import Plan, SetAttribute, Surgery
 from .describing import Description, Key, Observation, describe_sizes
-from .likeness import Part, dotted, followers, items_in, other_decisions, other_sizes, other_values, same_shapes
+from .likeness import Likeness, Part, dotted, items_in, same_shapes
 from .rebuild import Rebuilt, rebuild
 from .sizes import Size, describe, leaves
 from .skeleton import config_entries, is_config, public_sizes, tagged
@@ -106,20 +106,19 @@ class _Configured:
             return
         found = describe_sizes(list(self._observations(before)), self.part.graph.originals)
         try:
-            after = self._made_by(found)
-            if set(other_sizes(self.part, before.module, after)) - found.doubtful:
+            likeness = Likeness(self.part, before.module, self._made_by(found))
+            if likeness.sizes.keys() - found.doubtful:
                 found = found.certain()
-                after = self._made_by(found)
+                likeness = Likeness(self.part, before.module, self._made_by(found))
         except Exception as error:
             self._write(found.certain().values, changes)
             changes.notes.append(self._note([*_reasons(found), f"nothing can be built from it ({_short(error)})"]))
             return
-        self._write({**followers(self.part, before.module, after), **found.values}, changes)
+        self._write({**likeness.followers, **found.values}, changes)
         reasons = _reasons(found)  # causes; what follows from them need not be said
         if not reasons:
-            reasons += list(other_sizes(self.part, before.module, after).values())[:_REASONS]
-            reasons += other_decisions(self.part, before.module, after)[:_REASONS]
-            reasons += other_values(self.part, before.module, after)[:_REASONS]
+            kinds = list(likeness.sizes.values()), likeness.decisions, likeness.values
+            reasons = [reason for kind in kinds for reason in kind[:_REASONS]]
         if reasons:
             changes.notes.append(self._note(reasons))
 

@@ -100,66 +100,78 @@ def same_shapes(module: nn.Module, other: nn.Module) -> bool:
     return {n: t.shape for n, t in every_name(module)} == {n: t.shape for n, t in every_name(other)}
 
 
-def other_sizes(part: Part, before: nn.Module, after: nn.Module) -> dict[str, str]:
-    """Return ``{tensor or attribute: how it differs}`` of sizes that the rebuilt module does not share.
+@dataclass(eq=False)
+class Likeness:
+    """How a part's class, made from the config as it would be, differs from the part after the surgery.
 
-    Args:
+    Attributes:
         part: what is to be cut.
         before: what its class makes of the config as it is; what differs already is of the user's own making.
         after: what its class makes of the config as it would be.
     """
-    given = {name: tuple(tensor.shape) for name, tensor in every_name(after)}
-    found = {}
-    for name, tensor in every_name(part.module):
-        shape = part.shape(tensor)
-        if given.get(name) != shape:
-            found[part.name(name)] = f"{part.name(name)} has shape {shape}, the config gives {given.get(name)}"
-    for key, value in _other_ints(part, before, after):
-        if part.must_be(key):
-            found[dotted(key)] = f"{dotted(key)} is {part.sizes[key]}, the config gives {value}"
-    return found
 
+    part: Part
+    before: nn.Module
+    after: nn.Module
 
-def other_decisions(part: Part, before: nn.Module, after: nn.Module) -> list[str]:
-    """Return the ints of the rebuilt module with which its Python would decide otherwise."""
-    ints = dict(_other_ints(part, before, after))
-    return [
-        f"Python compares {dotted(key)}, which is {part.sizes[key]}, and the config gives {ints[key]}"
-        for key in sorted(part.turned(ints), key=repr)
-        if not part.must_be(key)
-    ]
+    @cached_property
+    def sizes(self) -> dict[str, str]:
+        """``{tensor or attribute: how it differs}`` of sizes that are not shared."""
+        part, given = self.part, {name: tuple(tensor.shape) for name, tensor in every_name(self.after)}
+        found = {}
+        for name, tensor in every_name(part.module):
+            shape = part.shape(tensor)
+            if given.get(name) != shape:
+                found[part.name(name)] = f"{part.name(name)} has shape {shape}, the config gives {given.get(name)}"
+        for key, value in self._ints.items():
+            if part.must_be(key):
+                found[dotted(key)] = f"{dotted(key)} is {part.sizes[key]}, the config gives {value}"
+        return found
 
+    @cached_property
+    def followers(self) -> dict[Key, int]:
+        """Ints that nothing computes with and that turn no decision, as the config gives them."""
+        turned = self.part.turned(self._ints)
+        return {key: value for key, value in self._ints.items() if not self.part.must_be(key) and key not in turned}
 
-def followers(part: Part, before: nn.Module, after: nn.Module) -> dict[Key, int]:
-    """Return the ints that nothing computes with, as the rebuilt module has them."""
-    ints = dict(_other_ints(part, before, after))
-    turned = part.turned(ints)
-    return {key: value for key, value in ints.items() if not part.must_be(key) and key not in turned}
+    @property
+    def decisions(self) -> list[str]:
+        """The ints with which the model's Python would decide otherwise."""
+        return [
+            f"Python compares {dotted(key)}, which is {self.part.sizes[key]}, and the config gives {value}"
+            for key, value in self._ints.items()
+            if key not in self.followers and not self.part.must_be(key)
+        ]
 
+    @property
+    def values(self) -> list[str]:
+        """What no surgery writes and the config gives otherwise: floats, private ints, unsaved tensors."""
+        part = self.part
+        own, old, new = (_unwritten(module) for module in (part.module, self.before, self.after))
+        found = [
+            f"{part.name('.'.join(key))} is {value:g}, the config gives {new[key]:g}"
+            for key, value in own.items()
+            if key in new and old.get(key) == value != new[key]
+        ]
+        tables, fresh = named_tensors(self.before), named_tensors(self.after)
+        for name, tensor in _unsaved(part.module):
+            cuts = part.cuts(tensor)
+            known = name in tables and name in fresh and (cuts or _equal(tables[name], tensor))
+            if known and not _equal(fresh[name], slice_tensor(tensor, cuts)):
+                found.append(f"{part.name(name)} has other values when it is computed from the config")
+        return found
 
-def other_values(part: Part, before: nn.Module, after: nn.Module) -> list[str]:
-    """Return what no surgery writes and the rebuilt module has otherwise: floats, private ints, unsaved tensors."""
-    own, old, new = (_unwritten(module) for module in (part.module, before, after))
-    found = [
-        f"{part.name('.'.join(key))} is {value:g}, the config gives {new[key]:g}"
-        for key, value in own.items()
-        if key in new and old.get(key) == value != new[key]
-    ]
-    tables, fresh = named_tensors(before), named_tensors(after)
-    for name, tensor in _unsaved(part.module):
-        cuts = part.cuts(tensor)
-        known = name in tables and name in fresh and (cuts or _equal(tables[name], tensor))
-        if known and not _equal(fresh[name], slice_tensor(tensor, cuts)):
-            found.append(f"{part.name(name)} has other values when it is computed from the config")
-    return found
-
-
-def _other_ints(part: Part, before: nn.Module, after: nn.Module) -> Iterator[tuple[Key, int]]:
-    old = {(part.name(module), path): value for (module, path), value in _ints(before).items()}
-    for (module, path), value in _ints(after).items():
-        key = (part.name(module), path)
-        if part.sizes.get(key, value) != value and old.get(key) == part.graph.originals.get(key):
-            yield key, value
+    @cached_property
+    def _ints(self) -> dict[Key, int]:
+        """The public ints that differ, as the config gives them."""
+        part = self.part
+        old = {(part.name(module), path): value for (module, path), value in _ints(self.before).items()}
+        new = {(part.name(module), path): value for (module, path), value in _ints(self.after).items()}
+        return {
+            key: value
+            for key, value in new.items()
+            if part.sizes.get(key, value) != value and old.get(key) == part.graph.originals.get(key)
+        }
 
 
 def _ints(module: nn.Module) -> dict[Key, int]:
