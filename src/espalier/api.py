@@ -140,7 +140,7 @@ def write_report(folder: str | Path) -> Path:
 
     path = Path(folder) / "report.html"
     try:
-        write_text(path, render(read_run(folder)))
+        write_text(path, render(read_run(folder), folder=str(folder)))
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from error
     return path

@@ -1,16 +1,21 @@
-"""The report: whole without network or script, everything escaped, at every stage of a run."""
+"""The report: whole without network, readable without script, everything escaped, at every stage of a run."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import gzip
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
+from scipy import stats
 
 from espalier.core import FileError, Frozen
-from espalier.core.run import Epoch, Measures, Run, Width
-from espalier.report import charts, page, render
+from espalier.core.run import Epoch, Latency, Layer, Measures, Point, Reading, Run, Width
+from espalier.report import bars, charts, headline, numbers, render, script, story
 
 HOSTILE = "<script>alert('x')</script>\"&'"
 
@@ -31,9 +36,29 @@ RUN = Run(
     before=Measures(macs=8_000_000, params=130_000, activations=20_000, size_bytes=520_000, accuracy=0.987),
     after=Measures(macs=2_400_000, params=36_000, activations=9_000, size_bytes=144_000, accuracy=0.984),
     latency_ratio=(0.5, 0.52, 0.56),
+    layers=(
+        Layer(name="a", macs_before=4_000_000, macs_after=1_000_000, ms_before=2.0, ms_after=0.04),
+        Layer(name="bn", macs_before=0, macs_after=0, ms_before=0.01, ms_after=0.01),
+    ),
     history=EPOCHS,
+    path=(
+        Point(stage="dense", kind="dense", macs=8_000_000, params=130_000, score=0.98),
+        Point(stage="round-1", kind="cut", macs=2_400_000, params=36_000, score=0.61),
+        Point(stage="round-1", kind="trained", macs=2_400_000, params=36_000, score=0.97),
+        Point(stage="round-2", kind="trained", macs=1_200_000, params=18_000, score=0.9, accepted=False),
+    ),
+    readings=(
+        Reading(
+            examples=360,
+            targets_sha256="64bad0c24adc42cce0933d43",
+            metrics={"dense": {"accuracy": 0.987}, "small": {"accuracy": 0.984}},
+            at="2026-01-01T00:00:59+00:00",
+        ),
+    ),
+    splits={"train": 20, "validation": 3, "test": 6},
+    recipe='[[steps]]\nkind = "prune"\nmax_drop = 1.0\n',
     widths=(
-        Width(group="a.weight:0", before=32, after=7, slots=5),
+        Width(group="a.weight:0", before=32, after=7, slots=2, places=("a.weight:0, producer", "b.weight:1, reader")),
         Width(group="b.weight:0", before=64, after=64, slots=3),
     ),
     frozen=(
@@ -111,28 +136,112 @@ def test_what_is_no_run_gets_one_error(text: str) -> None:
 
 
 def test_the_page_shows_what_the_run_holds() -> None:
-    html = render(RUN)
-    text = Page(html).text
-    for shown in ["98.40 %", "before 98.70 %", "\N{MINUS SIGN}0.30 points", "2.4 M", "30.0 % of before", "144 kB"]:
+    html = render(RUN, folder="runs/demo-1")
+    text = re.sub(r"\s+", " ", Page(html).text)
+    for shown in [
+        "98.70 % → 98.40 %",
+        "\N{MINUS SIGN}0.30 points",
+        "8 M → 2.4 M",
+        "30.0 % of before",
+        "520 kB → 144 kB",
+    ]:
         assert shown in text
-    for shown in ["71 of 96 units", "it is an output of the model (2)", "model.py:12", "1 of 1 cuts proved", "a note"]:
-        assert shown in re.sub(r"\s+", " ", text.replace(" of  ", " of "))
-    assert "stem*, head" in text and "params" not in text
-    assert html.count("<path") == 2 and html.count("<circle") == 2 * len(EPOCHS)
-    assert "This run" not in text
+    for shown in ["71 of 96 units", "it is an output of the model 2", "model.py:12", "1 of 1 cuts proved", "a note"]:
+        assert shown in text
+    for shown in ["b.weight:1, reader", "stem*, head", "4 M 1 M", "2 ms 40 µs", "espalier run runs/demo-1/recipe.toml"]:
+        assert shown in text
+    assert "max_drop = 1.0" in text and "params" not in text and "This run" not in text
+
+
+def test_the_headline_is_one_sentence_of_what_was_gained() -> None:
+    assert headline.sentence(RUN) == (
+        "3.33× fewer MACs, 3.61× fewer parameters and 1.92× faster, "
+        "at 98.40 % test accuracy, \N{MINUS SIGN}0.30 points against before"
+    )
+    maybe = dataclasses.replace(RUN, latency_ratio=(0.9, 0.95, 1.01))
+    assert "faster" not in headline.sentence(maybe)
+    assert headline.sentence(Run(name="x", model="y", data="")) == ""
 
 
 def test_latency_shows_its_interval() -> None:
     measures = [Measures(latency_ms=ms, latency_spread_ms=0.1) for ms in (4.0, 2.0)]
-    (card,) = page.cards(dataclasses.replace(RUN, before=measures[0], after=measures[1]))
+    timed = Latency(conditions="eager, 1 thread", before_ms=4, after_ms=2, ratio=(0.5, 0.52, 0.56))
+    run = dataclasses.replace(RUN, before=measures[0], after=measures[1], latencies=(timed,))
+    (card,) = headline.cards(run)
     assert card.after == "2 ms" and card.change == "52 % of before (95 % interval 50 to 56)" and card.share == 0.52
+    assert card.interval == (0.5, 0.56) and card.gloss == "one forward pass: eager, 1 thread"
+    assert "Time of one forward pass" not in render(run)
+    asked = dataclasses.replace(timed, target_ms=2.1)
+    assert "Asked for" in render(dataclasses.replace(run, latencies=(timed, asked)))
 
 
-def test_the_page_needs_no_network_and_no_script() -> None:
-    found = Page(render(RUN))
-    assert not {"script", "link", "img", "iframe", "object"} & set(found.tags)
+def test_the_page_says_which_data_decided_what() -> None:
+    text = re.sub(r"\s+", " ", Page(render(RUN)).text)
+    assert "Decided which cuts were kept: 2 tried, 1 undone." in text
+    assert "Read once, at the end at 2026-01-01 00:00:59 UTC, by dense and small networks in the same pass" in text
+    assert "360 examples" in text and "64bad0c24adc" in text
+    given = dataclasses.replace(RUN, recipe="macs = 0.3\n", readings=RUN.readings * 2)
+    text = Page(render(given)).text
+    assert "Nothing was chosen by it" in text and "Read 2 times" in text
+    assert "Not read yet" in Page(render(dataclasses.replace(RUN, readings=()))).text
+
+
+def test_the_interval_of_a_proportion_is_wilsons() -> None:
+    expected = stats.binomtest(354, 360).proportion_ci(method="wilson")
+    assert numbers.proportion_interval(354 / 360, 360) == pytest.approx((expected.low, expected.high), abs=1e-5)
+    assert numbers.proportion_interval(1.0, 10)[1] == 1.0 and numbers.proportion_interval(0.0, 10)[0] == 0.0
+
+
+def test_the_path_separates_what_was_kept_from_what_was_undone() -> None:
+    chart = story.path_chart(RUN)
+    assert chart is not None
+    way, *marks = chart.series
+    assert [dot.x for dot in way.dots] == [100, 30, 30]
+    assert {series.role: len(series.dots) for series in marks} == {"dense": 1, "cut": 1, "trained": 1, "undone": 1}
+    assert marks[3].dots[0].title == "round-2: trained, undone. accuracy 90.00 %, 1.2 M MACs (15.0 %)"
+    assert story.path_chart(dataclasses.replace(RUN, path=RUN.path[:1])) is None
+    assert list(story.stages(RUN)) == [("training", 1, 4, 2.0), ("fine-tuning", 5, 8, 2.0)]
+
+
+def test_a_long_network_is_shown_in_short() -> None:
+    many = dataclasses.replace(RUN, widths=RUN.widths * 100, layers=RUN.layers * 100)
+    assert bars.width_bars(many).compact and not bars.width_bars(RUN).compact
+    html = render(many)
+    assert html.count('class="strip"') == 3 and "All 200 rows" in html
+    assert "1 layers that take" not in html and "100 layers that take less than 1 %" in html
+
+
+def outside(html: str) -> str:
+    """Return the page without what its scripts hold."""
+    return re.sub(r"<script[^>]*>.*?</script>", "", html, flags=re.DOTALL)
+
+
+def test_the_page_needs_no_network_and_lets_nothing_but_its_own_scripts_run() -> None:
+    html = render(RUN)
+    found = Page(html)
+    assert not {"link", "img", "iframe", "object"} & set(found.tags) and found.tags.count("script") == 3
     assert not [pair for pair in found.attributes if pair[0] in ("src", "href") or pair[0].startswith("on")]
-    assert "url(" not in render(RUN) and "@import" not in render(RUN) and "default-src 'none'" in render(RUN)
+    bare = outside(html)
+    assert not any(mark in bare for mark in ("url(", "@import", "http:", "https:"))
+    (policy,) = (value for name, value in found.attributes if name == "content" and "default-src" in value)
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src 'sha256-")
+    page_script = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)[0]
+    plotly = base64.b64decode(re.findall(r'id="plotly">([^<]*)<', html)[0])
+    for text in (page_script.encode(), gzip.decompress(plotly)):
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'" in policy
+    assert len(html) < 2_500_000
+
+
+def test_a_page_without_charts_holds_no_script() -> None:
+    html = render(Run(name="x", model="y", data=""))
+    assert "<script" not in html and len(html) < 40_000
+    assert any(value.endswith("script-src 'none'") for _, value in Page(html).attributes)
+
+
+def test_every_chart_has_a_drawing_for_paper_and_for_no_script() -> None:
+    bare = outside(render(RUN))
+    assert bare.count('class="still"') == 4 and bare.count("<polyline") == 4
+    assert len(re.findall(r'<circle class="dot"[^>]*><title>round-1: trained', bare)) == 1
 
 
 def test_the_page_adapts_to_dark_phone_and_paper() -> None:
@@ -140,23 +249,45 @@ def test_the_page_adapts_to_dark_phone_and_paper() -> None:
     assert "prefers-color-scheme: dark" in html and "@media print" in html and "width=device-width" in html
 
 
+HOSTILE_RUN = Run(
+    name=HOSTILE,
+    model=HOSTILE,
+    data=HOSTILE,
+    metric=HOSTILE,
+    recipe=HOSTILE,
+    settings={HOSTILE: HOSTILE, "list": [HOSTILE], "map": {HOSTILE: 1}},
+    environment={HOSTILE: HOSTILE},
+    status="failed",
+    started=HOSTILE,
+    before=RUN.before,
+    after=RUN.after,
+    latency_ratio=RUN.latency_ratio,
+    latencies=(Latency(conditions=HOSTILE, before_ms=1, after_ms=1, ratio=(1, 1, 1), target_ms=1),),
+    layers=(Layer(name=HOSTILE, macs_before=1, macs_after=1),),
+    history=tuple(dataclasses.replace(epoch, stage=epoch.stage + HOSTILE) for epoch in EPOCHS),
+    path=tuple(dataclasses.replace(point, stage=HOSTILE) for point in RUN.path),
+    readings=(Reading(examples=1, targets_sha256=HOSTILE, metrics={HOSTILE: {}}, at=HOSTILE),),
+    splits={"train": 1, "validation": 1, "test": 1},
+    widths=(Width(group=HOSTILE, before=2, after=1, slots=1, places=(HOSTILE,)),),
+    frozen=(Frozen(HOSTILE, 0, 1, HOSTILE, HOSTILE),),
+    proof=HOSTILE,
+    notes=(HOSTILE, f"again {HOSTILE}"),
+    files={HOSTILE: 1},
+)
+
+
 def test_everything_is_escaped() -> None:
-    hostile = Run(
-        name=HOSTILE,
-        model=HOSTILE,
-        data=HOSTILE,
-        settings={HOSTILE: HOSTILE, "list": [HOSTILE], "map": {HOSTILE: 1}},
-        environment={HOSTILE: HOSTILE},
-        started=HOSTILE,
-        history=tuple(dataclasses.replace(epoch, stage=epoch.stage + HOSTILE) for epoch in EPOCHS),
-        widths=(Width(group=HOSTILE, before=2, after=1, slots=1),),
-        frozen=(Frozen(HOSTILE, 0, 1, HOSTILE, HOSTILE),),
-        proof=HOSTILE,
-        notes=(HOSTILE,),
-        files={HOSTILE: 1},
-    )
-    found = Page(render(hostile))
-    assert "script" not in found.tags and HOSTILE in found.text
+    html = render(HOSTILE_RUN, folder=HOSTILE)
+    found = Page(html)
+    assert found.tags.count("script") == 3 and "<script>alert" not in html and HOSTILE in found.text
+    (data,) = re.findall(r'id="charts">(.*?)</script>', html, flags=re.DOTALL)
+    assert HOSTILE in json.loads(data)[0]["y_label"]
+
+
+def test_json_inside_a_script_ends_nothing() -> None:
+    hostile = "</script><!--<script>\u2028\u2029&"
+    text = script.safe_json([hostile])
+    assert json.loads(text) == [hostile] and not set("<>&\u2028\u2029") & set(text)
 
 
 UNFINISHED = {"running": "has not ended yet", "interrupted": "was interrupted", "failed": "failed"}
@@ -165,10 +296,11 @@ UNFINISHED = {"running": "has not ended yet", "interrupted": "was interrupted", 
 @pytest.mark.parametrize(("status", "words"), UNFINISHED.items())
 def test_an_unfinished_run_has_a_page_that_says_so(status: str, words: str) -> None:
     run = dataclasses.replace(RUN, status=status, after=Measures(), before=Measures(), history=EPOCHS[:1])
-    found = Page(render(run))
-    assert f"This run {words}: what" in found.text and "Training" not in found.words
+    text = re.sub(r"\s+", " ", Page(render(run, folder="runs/demo-1")).text)
+    assert f"This run {words}. What follows" in text and "Training" not in text.split()
+    assert "espalier resume runs/demo-1" in text and text.count("a note") == 1
     bare = Page(render(Run(name="x", model="y", data="", status=status)))
-    assert f"This run {words}: what" in bare.text
+    assert f"This run {words}" in bare.text and "espalier resume x" in bare.text
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.993, 1.0), (-3, 250), (5, 5), (0, 0), (1e-9, 3e-9), (2e6, 9e6)])
@@ -179,17 +311,31 @@ def test_ticks_cover_the_values_in_few_round_steps(low: float, high: float) -> N
 
 
 def test_a_curve_stays_inside_its_frame_and_marks_stages() -> None:
-    found = charts.curve("loss", "", [2.0, None, 0.5, float("nan"), 1.0, 0.1], ["a", "a", "a", "b", "b", "b"])
-    assert found is not None and len(found.points) == 4 and [mark.label for mark in found.marks] == ["b"]
-    assert all(charts.LEFT <= p.x <= charts.WIDTH - charts.RIGHT for p in found.points)
-    assert all(charts.TOP <= p.y <= charts.HEIGHT - charts.BOTTOM for p in found.points)
-    assert found.points[0].y < found.points[1].y < found.points[3].y
-    assert charts.curve("loss", "", [1.0, None], ["a", "a"]) is None
-    assert charts.curve("loss", "", [1.0] * 200, ["a"] * 200) is not None
+    stages = ["a", "a", "a", "b", "b", "b"]
+    found = charts.curve("loss", "loss", "", [2.0, None, 0.5, float("nan"), 1.0, 0.1], stages)
+    assert found is not None
+    drawn = found.drawing
+    ((dots),) = (series.dots for series in drawn.series)
+    assert len(dots) == 4 and [mark.label for mark in drawn.marks] == ["b"] and found.marks[0].at == 3.5
+    assert all(charts.LEFT <= p.x <= charts.WIDTH - charts.RIGHT for p in dots)
+    assert all(charts.TOP <= p.y <= charts.HEIGHT - charts.BOTTOM for p in dots)
+    assert dots[0].y < dots[1].y < dots[3].y
+    assert charts.curve("loss", "loss", "", [1.0, None], ["a", "a"]) is None
+    long = charts.curve("loss", "loss", "", [1.0] * 200, ["a"] * 200)
+    assert long is not None and len(long.drawing.x_ticks) <= 10
 
 
 def test_counts_and_bytes_are_short() -> None:
     shown = {0: "0", 12: "12", 999: "999", 1234: "1.23 k", 999_600: "1000 k", 4_089_284_608: "4.09 G"}
     for value, text in shown.items():
-        assert page.show_count(value) == text
-    assert page.show_bytes(512) == "512 B" and page.show_bytes(97_800_000) == "97.8 MB"
+        assert numbers.show_count(value) == text
+    assert numbers.show_bytes(512) == "512 B" and numbers.show_bytes(97_800_000) == "97.8 MB"
+
+
+def test_milliseconds_and_times_are_short() -> None:
+    shown = {0.0: "0 ms", 0.0322: "32.2 µs", 0.5: "0.5 ms", 12.345: "12.3 ms", 1234.5: "1,234 ms"}
+    for value, text in shown.items():
+        assert numbers.show_ms(value) == text
+    assert [numbers.show_seconds(s) for s in (3.14159, 200, 3720)] == ["3.14 s", "3 min 20 s", "1 h 02 min"]
+    assert numbers.show_time("2026-01-31T12:34:56+01:00") == "2026-01-31 12:34:56 UTC+01:00"
+    assert numbers.show_points(0.0) == "±0.00 points" and numbers.show_times(2.5) == "2.5×"

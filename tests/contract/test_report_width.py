@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,9 @@ from espalier.core import Frozen
 from espalier.core.run import Run, Width
 from espalier.report import render
 
+from .browser import needs_browser, opened
 from .test_report import RUN
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATH = "/a/very/long/path/that/cannot/break/anywhere/because/it/holds/no/space/at/all/own_model.py"
 LONG = dataclasses.replace(
     RUN,
@@ -40,16 +38,14 @@ def scrolled(run: Run, width: int, folder: Path) -> tuple[int, int]:
     frame = f'<iframe style="border:0;width:{width}px;height:3000px" srcdoc="{html.escape(page)}"></iframe>'
     script = f"<script>addEventListener('load',()=>{{{measure}}})</script>"
     (folder / "frame.html").write_text(f"<!doctype html><body>{frame}{script}", encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--virtual-time-budget=3000"]
-    command = [str(BROWSER), *options, "--dump-dom", str(folder / "frame.html")]
-    out = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    out = opened(folder / "frame.html").dom
     found = re.search(r"SIZE (\d+) (\d+) END</title>", out)
     assert found is not None, out[:500]
     return int(found[1]), int(found[2])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no browser to measure with")
+@needs_browser
 @pytest.mark.parametrize("run", [RUN, LONG], ids=["short", "long"])
 @pytest.mark.parametrize("width", [360, 420])
 def test_no_page_scrolls_sideways_on_a_phone(run: Run, width: int, tmp_path: Path) -> None:

@@ -124,8 +124,9 @@ def record(folder: Path) -> dict:
     """Return what two runs of the same must have in common: everything but clocks and names."""
     run = json.loads((folder / "run.json").read_text())
     epochs = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in run["history"]]
-    same = ("path", "widths", "notes", "proof", "readings", "status", "recipe", "files")
-    return {"history": epochs, **{key: run[key] for key in same}}
+    readings = [{k: v for k, v in reading.items() if k != "at"} for reading in run["readings"]]
+    same = ("path", "widths", "notes", "proof", "status", "recipe", "files")
+    return {"history": epochs, "readings": readings, **{key: run[key] for key in same}}
 
 
 def test_the_same_run_ends_the_same(recipe: Recipe, whole: Path, digits: Task, tmp_path: Path) -> None:

@@ -63,12 +63,13 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Width:
-    """Units of one group before and after, and how many tensors it appears in."""
+    """Units of one group before and after, how many tensors it appears in, and which: ``tensor:dim, role``."""
 
     group: str
     before: int
     after: int
     slots: int
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +129,13 @@ class Reading:
         examples: how many were read.
         targets_sha256: of all targets in their order: which split it was.
         metrics: ``{network: {metric: value in [0, 1]}}``.
+        at: when it was read, ISO 8601 with the time zone.
     """
 
     examples: int
     targets_sha256: str
     metrics: Mapping[str, Any]
+    at: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

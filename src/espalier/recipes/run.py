@@ -25,6 +25,7 @@ from . import files, named, origin
 from .checkpoints import Checkpoints, callers_chance
 from .folder import CHECKPOINTS, RECIPE, Journal, create_folder, environment, read_run
 from .stages import STAGES
+from .stages.path import begin
 from .stages.prune import plan_of
 from .state import State
 from .steps import Prune
@@ -32,6 +33,7 @@ from .untrained import untrained_note
 from .work import Work
 
 if TYPE_CHECKING:
+    from ..core import Group
     from ..graph import Graph
     from ..tasks import Task
     from .recipe import Recipe
@@ -128,6 +130,7 @@ def _go(model: nn.Module, task: Task, recipe: Recipe, run: Run, folder: Path | N
             if isinstance(step, Prune) and not work.pruned:
                 dense = work.dense
                 journal.note(checkpoints.once("dense/untrained", lambda d=dense: untrained_note(d.open().model, task)))
+                begin(work)
             handle = STAGES[step.kind](step, f"{number}-{step.kind}", work, handle)
         small = handle.open().model
         checkpoints.forget()
@@ -169,11 +172,14 @@ def _new_run(graph: Graph, task: Task, recipe: Recipe, names: Names) -> Run:
         settings=_spoken(recipe),
         environment=environment(recipe.seed),
         frozen=graph.frozen,
-        widths=tuple(
-            Width(group=g.name, before=g.size, after=g.size, slots=len(g.slots)) for g in graph.groups.values()
-        ),
+        widths=tuple(_width(group) for group in graph.groups.values()),
         splits={split: len(getattr(task, split)) for split in ("train", "validation", "test")},
     )
+
+
+def _width(group: Group) -> Width:
+    places = tuple(f"{slot.tensor}:{slot.dim}, {slot.role}" for slot in group.slots)
+    return Width(group=group.name, before=group.size, after=group.size, slots=len(places), places=places)
 
 
 def _spoken(recipe: Recipe) -> dict[str, str]:

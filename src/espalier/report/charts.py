@@ -1,25 +1,20 @@
-"""Numbers of a chart, ready to be drawn as SVG by the page's template."""
+"""Charts as data, drawn twice: as SVG for paper and for readers without script, and by plotly for all others."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-WIDTH, HEIGHT = 460, 200
-LEFT, RIGHT, TOP, BOTTOM = 40, 12, 12, 28  # margins that hold the labels
+WIDTH, HEIGHT = 460, 220
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 42  # margins that hold the labels
 
-
-@dataclass(frozen=True)
-class Tick:
-    """One labelled place on an axis."""
-
-    at: float
-    label: str
+Role = Literal["line", "dense", "cut", "trained", "undone"]
 
 
 @dataclass(frozen=True)
-class Point:
+class Dot:
     """One measured value, with what a reader sees when pointing at it."""
 
     x: float
@@ -28,32 +23,66 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One line over the epochs.
+class Series:
+    """Values that are drawn alike: joined by a line, or each with its role's mark."""
+
+    name: str
+    role: Role
+    dots: tuple[Dot, ...]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place on the horizontal axis with a name."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart.
 
     Attributes:
-        title: what it shows, with its unit.
-        points: in pixels.
-        x_ticks, y_ticks: of the axes, in pixels.
-        marks: where a new stage begins, in pixels, with its name.
+        key: its name in the page.
+        title: what it shows, with the unit.
+        x_label, y_label: of the axes.
+        series: from back to front.
+        marks: vertical lines.
     """
 
+    key: str
     title: str
-    points: tuple[Point, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    marks: tuple[Tick, ...]
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    marks: tuple[Mark, ...] = ()
+
+    def to_data(self) -> dict[str, Any]:
+        """Return everything as JSON-ready data."""
+        return asdict(self)
 
     @property
-    def path(self) -> str:
-        """Return the line as SVG path data."""
-        return "M" + "L".join(f"{p.x:.1f} {p.y:.1f}" for p in self.points)
+    def drawing(self) -> Drawing:
+        """Return the chart in pixels."""
+        return draw(self)
 
 
-def curve(title: str, unit: str, values: Sequence[float | None], stages: Sequence[str]) -> Curve | None:
-    """Lay out ``values`` (one an epoch) as a curve, or return None where fewer than two are numbers.
+@dataclass(frozen=True)
+class Drawing:
+    """A chart in pixels: series, marks of the axes, and marks of the chart."""
+
+    series: tuple[Series, ...]
+    x_ticks: tuple[Mark, ...]
+    y_ticks: tuple[Mark, ...]
+    marks: tuple[Mark, ...]
+
+
+def curve(key: str, title: str, unit: str, values: Sequence[float | None], stages: Sequence[str]) -> Chart | None:
+    """Return ``values`` (one an epoch) as a chart, or None where fewer than two are numbers.
 
     Args:
+        key: the chart's name in the page.
         title: what it shows.
         unit: appended to each value when pointed at.
         values: one an epoch; None leaves the epoch out.
@@ -62,24 +91,39 @@ def curve(title: str, unit: str, values: Sequence[float | None], stages: Sequenc
     known = [(i, v) for i, v in enumerate(values) if v is not None and math.isfinite(v)]
     if len(known) < 2:
         return None
-    low, high = min(v for _, v in known), max(v for _, v in known)
-    steps = nice_ticks(low, high)
-    low, high = min(low, steps[0]), max(high, steps[-1])
+    dots = tuple(Dot(i + 1, v, f"epoch {i + 1}: {v:.4g}{unit} ({stages[i]})") for i, v in known)
+    marks = tuple(Mark(i + 0.5, stage) for i, stage in enumerate(stages) if i and stage != stages[i - 1])
+    return Chart(key, title, "epoch", title, (Series(title, "line", dots),), marks)
 
-    def x(epoch: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * epoch / max(len(values) - 1, 1)
+
+def draw(chart: Chart) -> Drawing:
+    """Lay out a chart in a frame of WIDTH by HEIGHT pixels."""
+    dots = [dot for series in chart.series for dot in series.dots]
+    x_steps = _scale([dot.x for dot in dots], whole=chart.x_label == "epoch")
+    y_steps = nice_ticks(min(dot.y for dot in dots), max(dot.y for dot in dots))
+    ends = (min(x_steps[0], *(dot.x for dot in dots)), max(x_steps[-1], *(dot.x for dot in dots)))
+
+    def x(value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (value - ends[0]) / ((ends[1] - ends[0]) or 1.0)
 
     def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / ((high - low) or 1.0)
+        return TOP + (HEIGHT - TOP - BOTTOM) * (y_steps[-1] - value) / ((y_steps[-1] - y_steps[0]) or 1.0)
 
-    every = max(1, math.ceil(len(values) / 12))
-    return Curve(
-        title,
-        tuple(Point(x(i), y(v), f"epoch {i + 1}: {v:.4g}{unit}") for i, v in known),
-        tuple(Tick(x(i), str(i + 1)) for i in range(0, len(values), every)),
-        tuple(Tick(y(v), f"{v:g}") for v in steps),
-        tuple(Tick(x(i - 0.5), stage) for i, stage in enumerate(stages) if i and stage != stages[i - 1]),
+    return Drawing(
+        tuple(Series(s.name, s.role, tuple(Dot(x(d.x), y(d.y), d.title) for d in s.dots)) for s in chart.series),
+        tuple(Mark(x(value), f"{value:g}") for value in x_steps),
+        tuple(Mark(y(value), f"{value:g}") for value in y_steps),
+        tuple(Mark(x(mark.at), mark.label) for mark in chart.marks),
     )
+
+
+def _scale(values: Sequence[float], *, whole: bool) -> list[float]:
+    """Return the ticks of a horizontal axis: whole and inside for epochs, from zero for a cost."""
+    low, high = min(values), max(values)
+    if not whole:
+        return nice_ticks(min(0.0, low), high)
+    every = max(1, math.ceil((high - low) / 9))
+    return [float(value) for value in range(int(low), int(high) + 1, every)]
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:

@@ -10,6 +10,7 @@ from ...core.run import Latency, Layer, Measures, Reading
 from ...graph import trace
 from ...measure import compare
 from ..checkpoints import Handle
+from ..folder import now
 from ..layers import layer_costs
 from ..progress import bar, each
 from ..steps import Measure
@@ -59,7 +60,7 @@ def _measure(step: Measure, work: Work, handle: Handle) -> dict[str, Any]:
         "after": {**dataclasses.asdict(compared.after), "accuracy": scores["small"]},
         "latency": None if latency is None else dataclasses.asdict(latency),
         "layers": [dataclasses.asdict(layer) for layer in layers],
-        "readings": [dataclasses.asdict(reading) for reading in task.test_readings],
+        "readings": [{**dataclasses.asdict(reading), "at": now()} for reading in task.test_readings],
     }
 
 

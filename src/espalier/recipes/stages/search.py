@@ -29,7 +29,7 @@ _FINEST = 0.95  # steps that leave more than this are not worth a round of train
 def search(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
     """Return the smallest network that was accepted; the dense one where none was."""
     assert step.max_drop is not None
-    reference = work.score(f"{name}/reference", work.dense)
+    reference = work.score("dense/score", work.dense)
     dense = cost = work.dense_cost()
     budget = step.budget()
     limits = dict(Budget(**budget).limits(dense)) if budget else {}

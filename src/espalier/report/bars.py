@@ -1,0 +1,113 @@
+"""Rows of before and after: widths of the groups, and where the work went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..core import Frozen
+from ..core.run import Layer, Run
+from .numbers import show_count, show_ms
+
+_TINY = 0.01  # layers without MACs whose share of the time is below this are counted together
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row: a name, two values as text and as shares of the largest, and what belongs to it.
+
+    Attributes:
+        name: of the group or layer.
+        before, after: with units.
+        old, new: in [0, 1].
+        more: what is shown on request.
+    """
+
+    name: str
+    before: str
+    after: str
+    old: float
+    new: float
+    more: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Return what a reader sees when pointing at the row."""
+        return f"{self.name}: {self.before} before, {self.after} after"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Rows in the network's order.
+
+    Attributes:
+        title: what they show.
+        rows: one a group or layer.
+        note: what was left out, or how it was measured.
+    """
+
+    title: str
+    rows: tuple[Bar, ...]
+    note: str = ""
+
+    @property
+    def compact(self) -> bool:
+        """Whether there are too many rows to show them all at once."""
+        return len(self.rows) > 24
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Frozen axes that share a reason."""
+
+    text: str
+    axes: tuple[Frozen, ...]
+
+
+def width_bars(run: Run) -> Bars:
+    """Return the units of every group."""
+    widest = max((width.before for width in run.widths), default=1) or 1
+    rows = tuple(
+        Bar(w.group, str(w.before), str(w.after), w.before / widest, w.after / widest, w.places) for w in run.widths
+    )
+    return Bars("Units a group keeps", rows)
+
+
+def layer_bars(run: Run) -> list[Bars]:
+    """Return MACs and milliseconds a layer, where they were measured."""
+    found = []
+    counted = [layer for layer in run.layers if layer.macs_before]
+    if counted:
+        pairs = [(layer.macs_before, layer.macs_after) for layer in counted]
+        found.append(Bars("MACs a layer", _rows(counted, pairs, show_count)))
+    timed = [layer for layer in run.layers if layer.ms_before is not None and layer.ms_after is not None]
+    total = sum(layer.ms_before or 0.0 for layer in timed)
+    shown = [layer for layer in timed if layer.macs_before or (layer.ms_before or 0.0) > _TINY * total]
+    if shown:
+        pairs = [(layer.ms_before or 0.0, layer.ms_after or 0.0) for layer in shown]
+        hidden = len(timed) - len(shown)
+        note = (
+            "Each layer timed alone within a PyTorch forward pass of one input; the whole network is in the headline."
+        )
+        if hidden:
+            note += f" {hidden} layers that take less than 1 % of the time each are left out."
+        found.append(Bars("Milliseconds a layer", _rows(shown, pairs, show_ms), note))
+    return found
+
+
+def reasons(frozen: tuple[Frozen, ...]) -> list[Reason]:
+    """Return the frozen axes by reason, the commonest first."""
+    by_reason: dict[str, list[Frozen]] = {}
+    for axis in frozen:
+        by_reason.setdefault(axis.reason, []).append(axis)
+    return [Reason(text, tuple(axes)) for text, axes in sorted(by_reason.items(), key=lambda item: -len(item[1]))]
+
+
+def _rows(
+    layers: Sequence[Layer], pairs: Sequence[tuple[float, float]], show: Callable[[float], str]
+) -> tuple[Bar, ...]:
+    most = max(max(pair) for pair in pairs) or 1
+    return tuple(
+        Bar(layer.name, show(old), show(new), old / most, new / most)
+        for layer, (old, new) in zip(layers, pairs, strict=True)
+    )
