@@ -1,59 +1,137 @@
-"""Laws of operators: with widths filled in, a recorded call has the shapes that the cut network's own call has."""
+"""One operator at a time: what it does to the axis that it works along, and that it leaves the other axes free."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import espalier as es
-from espalier.graph.operators import Counts, operators
 
-from ..patterns import BY_NAME, PATTERNS, Pattern
-from ..patterns.masking import build, counted_plan
+from ..patterns.base import Net
+from ..patterns.masking import counted_plan
 
-# Whether PyTorch copies or views can change with sizes.
-VIEWS = {f"aten.{name}" for name in ("view", "_unsafe_view", "clone", "_reshape_alias", "expand", "permute")}
-BY_VALUE = {"experts_top"}
+Along = Callable[[Tensor, int], Tensor]
 
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:.*weight_norm. is deprecated")
+STATISTIC: dict[str, Along] = {
+    "max": lambda y, d: y.max(d)[0],
+    "min": lambda y, d: y.min(dim=d).values,
+    "max_keepdim": lambda y, d: y.max(d, keepdim=True)[0].squeeze(d),
+    "max_of_all": lambda y, d: y.max() + 0 * y.sum(d),
+    "amax": lambda y, d: y.amax(d),
+    "aminmax": lambda y, d: y.aminmax(dim=d).max,
+    "logsumexp": lambda y, d: y.logsumexp(d),
+    "mean": lambda y, d: y.mean(d),
+    "std": lambda y, d: y.std(d),
+    "var_mean": lambda y, d: torch.var_mean(y, d, correction=0)[0],
+    "std_mean": lambda y, d: torch.std_mean(y, d)[1],
+    "softmax": lambda y, d: y.softmax(d).square().sum(d),
+    "share_above": lambda y, d: (y > 0.1).to(y.dtype).mean(d),
+}
+SUM: dict[str, Along] = {
+    "norm": lambda y, d: y.norm(dim=d),
+    "norm_of_order_3": lambda y, d: torch.linalg.vector_norm(y, 3, dim=d),
+    "largest_magnitude": lambda y, d: torch.linalg.vector_norm(y, float("inf"), dim=d),
+    "how_many": lambda y, d: y.relu().count_nonzero(d),
+    "how_many_above": lambda y, d: (y < 0.3).sum(d),
+    "nansum": lambda y, d: y.nansum(d),
+    "whole_numbers": lambda y, d: y.round().long().sum(d),
+    "normalised": lambda y, d: F.normalize(y, dim=d).sum(d),
+}
+FROZEN: dict[str, Along] = {
+    "place": lambda y, d: y.max(d)[1],
+    "argmax": lambda y, d: y.argmax(d),
+    "argsort": lambda y, d: y.argsort(d).amax(d),
+    "median": lambda y, d: y.median(d)[0],
+    "nanmedian": lambda y, d: y.nanmedian(d)[0],
+    "quantile": lambda y, d: y.quantile(0.3, dim=d),
+    "mode": lambda y, d: y.round().mode(d)[0],
+    "kthvalue": lambda y, d: y.kthvalue(2, d)[0],
+    "topk": lambda y, d: y.topk(2, d)[0].sum(d),
+    "prod": lambda y, d: y.prod(d),
+    "any": lambda y, d: (y > 0).any(d),
+    "all": lambda y, d: (y > -0.5).all(d),
+    "cumprod": lambda y, d: y.cumprod(d).sum(d),
+    "cummax": lambda y, d: y.cummax(d)[0].sum(d),
+    "logcumsumexp": lambda y, d: y.logcumsumexp(d).sum(d),
+    "smallest_magnitude": lambda y, d: torch.linalg.vector_norm(y, float("-inf"), dim=d),
+    "inverse_norm": lambda y, d: torch.linalg.vector_norm(y, -1, dim=d),
+    "windows": lambda y, d: y.unfold(d, 2, 1).sum(-1).sum(d),
+    "differences": lambda y, d: y.diff(dim=d).abs().sum(d),
+    "spectrum": lambda y, d: torch.fft.rfft(y, dim=d).abs().sum(d),
+}
+EVERY = {**STATISTIC, **SUM, **FROZEN}
+
+PAIR: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
+    # name: (what is computed from two tensors of one shape, whether it is a statistic)
+    "cdist": (torch.cdist, False),
+    "cdist_of_order_1": (lambda a, b: torch.cdist(a, b, p=1.0), False),
+    "pairwise_distance": (F.pairwise_distance, False),
+    "cosine_similarity": (lambda a, b: F.cosine_similarity(a, b, dim=-1), False),
+    "mse": (F.mse_loss, True),
+    "mse_sum": (lambda a, b: F.mse_loss(a, b, reduction="sum"), False),
+    "smooth_l1": (F.smooth_l1_loss, True),
+    "huber": (F.huber_loss, True),
+    "binary_cross_entropy": (lambda a, b: F.binary_cross_entropy(a.sigmoid(), b.sigmoid()), True),
+    "addbmm": (lambda a, b: torch.addbmm(a.new_zeros(()), a, b.mT), False),
+}
 
 
-@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.name)
-def test_shapes_are_those_of_the_cut_network(pattern: Pattern) -> None:
-    model, example = build(pattern)
+def proved(model: nn.Module, graph: es.Graph, example: Tensor) -> None:
+    for seed, ratio in ((0, 0.5), (1, 0.75)):
+        plan = es.Plan(counted_plan(graph, graph.groups, seed, ratio))
+        assert es.cut(model, graph, plan).espalier_proof == "float64"
+
+
+def alone(along: Along, dim: int) -> tuple[nn.Module, Tensor]:
+    def run(net: Net, x: Tensor) -> Tensor:
+        y = net.one(x)
+        found = along(y, dim).to(y.dtype)
+        return net.two(found).relu() if dim == 1 else net.head(x) * found[..., None]
+
+    torch.manual_seed(0)
+    model = Net(run, one=nn.Linear(4, 8), two=nn.Linear(8, 4), head=nn.Linear(4, 4))
+    return model.double().eval(), torch.randn(2, 5, 4, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_along_channels(name: str) -> None:
+    model, example = alone(EVERY[name], -1)
     graph = es.trace(model, example)
-    plan = es.Plan(counted_plan(graph, graph.groups, seed=1), graph.fingerprint)
-    if pattern.refused or not plan.keep or pattern.name in BY_VALUE:
-        pytest.skip("nothing is cut, or shapes hang on values")
-    again = es.trace(es.cut(model, graph, plan, prove=False), example)
-    before, after = ([op for op in one.records[0].ops if op.name not in VIEWS] for one in (graph, again))
-    if [op.name for op in before] != [op.name for op in after]:
-        pytest.skip("PyTorch chooses other operators at these sizes")
-    calls = {id(op): later for op, later in zip(before, after, strict=True)}
-    shapes = again.records[0].shapes
-    for one in operators(graph, batch=2):
-        if one.op.name in VIEWS:
-            continue
-        widths = Counts.of(one.polynomials, len(graph.groups)).values(list(graph.counts(plan).values()))
-        later = calls[id(one.op)]
-        values = dict(zip([*one.op.refs(), one.op.outs[0]], [*later.refs(), later.outs[0]], strict=True))
-        assert {v: shapes[values[v]] for v in one.templates} == one.at(np.round(widths).astype(int)).shapes, one.key
+    assert ("one.weight:0" in graph.groups) == (name not in FROZEN), graph.frozen
+    if name not in FROZEN:
+        assert graph.groups["one.weight:0"].statistics == (name in STATISTIC)
+        proved(model, graph, example)
 
 
-@pytest.mark.parametrize("name", ["attention_sdpa", "conv2d", "vision_cls_token"])
-def test_the_batch_scales_what_depends_on_the_input(name: str) -> None:
-    graph = es.trace(*build(BY_NAME[name]))
-    shapes = graph.records[0].shapes
-    for one, two, six in zip(*(operators(graph, batch) for batch in (1, 2, 6)), strict=True):
-        small, traced, large = (each.at(each.widths) for each in (one, two, six))
-        assert traced.shapes == {value: shapes[value] for value in traced.shapes}
-        if one.kind in ("convolution", "addmm", "mm", "bmm", "scaled_dot_product_attention", "layer_norm"):
-            assert 6 * np.prod(small.out) == 3 * np.prod(traced.out) == np.prod(large.out)
-        assert all(small.shapes[v] == large.shapes[v] for v in small.shapes if v in graph.records[0].names)
+@pytest.mark.parametrize("name", sorted(EVERY.keys() - {"max_of_all"}))
+def test_along_tokens(name: str) -> None:
+    model, example = alone(EVERY[name], 1)
+    graph = es.trace(model, example)
+    assert not graph.groups["one.weight:0"].statistics
+    proved(model, graph, example)
 
 
-def test_layers_that_look_alike_share_a_key() -> None:
-    graph = es.trace(es.model("espalier:cifar_resnet20"), torch.zeros(2, 3, 32, 32))
-    keys = [one.key for one in operators(graph)]
-    assert len(set(keys)) < len(keys)
+@pytest.mark.parametrize("name", PAIR)
+def test_two_tensors_meet(name: str) -> None:
+    compare, statistic = PAIR[name]
+    torch.manual_seed(0)
+    model = Net(lambda net, x: compare(net.one(x), net.two(x)), one=nn.Linear(4, 8), two=nn.Linear(4, 8))
+    model, example = model.double().eval(), torch.randn(2, 5, 4, dtype=torch.float64)
+    graph = es.trace(model, example)
+    (group,) = graph.groups.values()
+    assert {"one.weight", "two.weight"} <= {slot.tensor for slot in group.slots}
+    assert group.statistics == statistic
+    proved(model, graph, example)
+
+
+def test_a_sparse_product_keeps_columns_apart() -> None:
+    mix = torch.eye(5, dtype=torch.float64).roll(1, 0).to_sparse()
+    model = Net(lambda net, x: net.two(torch.sparse.mm(mix, net.one(x))), one=nn.Linear(4, 8), two=nn.Linear(8, 4))
+    model, example = model.double().eval(), torch.randn(5, 4, dtype=torch.float64)
+    graph = es.trace(model, example)
+    assert list(graph.groups) == ["one.weight:0"]
+    proved(model, graph, example)
