@@ -418,6 +418,15 @@ def test_mistakes_are_named():
         least_squares(dense, small, graph, plan, data[:1])
     with pytest.raises(ModelError, match="not what this plan makes"):
         least_squares(dense, copy.deepcopy(dense), graph, plan, data)
+    for bad in ({"positions": 0}, {"held_out_ratio": 1.0}, {"ridges": ()}, {"ridges": (0.0,)}):
+        with pytest.raises(ModelError, match="Fit: "):
+            Fit(**bad)
+
+
+def test_two_batches_are_enough_whatever_share_is_held_out():
+    dense, small, graph, plan, data = convolutional()
+    report = least_squares(dense, small, graph, plan, data[:2], fit=Fit(held_out_ratio=0.9))
+    assert any(line.ridge is not None for line in report)
 
 
 def test_layers_that_cannot_be_fitted_say_why():

@@ -34,12 +34,16 @@ class Fit:
 
     Attributes:
         positions: output positions (pixels, tokens) drawn from each batch, a layer.
-        held_out_ratio: share of the batches, the last ones, on which the ridge is chosen; at least one batch.
+        held_out_ratio: share of the batches, the last ones, on which the ridge is chosen; at least one batch, and
+            never all.
         ridges: candidates, relative to the features' own squares.
         most_features: a layer that reads more (channels a group times kernel positions) stays as it is: its equations
             hold a matrix of their square.
         shortcuts: make up for what the value that is added to a layer's output lacks.
         seed: of the positions.
+
+    Raises:
+        ModelError: a value is out of range.
     """
 
     positions: int = 2048
@@ -48,6 +52,13 @@ class Fit:
     most_features: int = 8192
     shortcuts: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no layer can be fitted with."""
+        if self.positions < 1 or self.most_features < 1:
+            raise ModelError("Fit: positions and most_features are whole numbers, at least 1")
+        if not 0.0 < self.held_out_ratio < 1.0 or not self.ridges or min(self.ridges) <= 0.0:
+            raise ModelError("Fit: held_out_ratio lies between 0 and 1, and ridges are one or more numbers above 0")
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ def _pass(pair: Pair, inputs: Sequence[Any], fit: Fit, sites: Sequence[Site]) ->
     for site in sites if fit.shortcuts else ():
         if site.addend is not None:
             keep[site.addend] = max(keep.get(site.addend, 0), site.calls[0])
-    held_out = max(1, round(fit.held_out_ratio * len(inputs)))
+    held_out = min(max(1, round(fit.held_out_ratio * len(inputs))), len(inputs) - 1)
     report, sums = [], {}
     with ExitStack() as stack:
         walks = []
