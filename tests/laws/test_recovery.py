@@ -461,6 +461,26 @@ def test_a_layer_that_reads_too_much_stays():
     assert report["rest.2.weight"].reason == ""
 
 
+class Experts(nn.Module):
+    """Three matrices in one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.experts = nn.Linear(4, 8), nn.Parameter(torch.randn(3, 8, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.first(x).relu().expand(3, -1, -1) @ self.experts).sum(0)
+
+
+def test_a_stack_of_matrices_is_no_layer():
+    dense = Experts().eval()
+    data = [(torch.randn(9, 4), None) for _ in range(2)]
+    graph = trace(dense, data[0][0])
+    plan = Plan({"first.weight:0": (0, 1, 2)})
+    report = least_squares(dense, cut(dense, graph, plan), graph, plan, data)
+    assert {line.weight: line.reason for line in report}["experts"] == "it is not one matrix"
+
+
 def test_a_cut_network_that_calls_other_functions_is_left_alone():
     dense, small, graph, plan, data = convolutional()
     small.rest[2].register_forward_pre_hook(lambda module, args: (args[0] * 1.0,))

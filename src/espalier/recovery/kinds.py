@@ -36,6 +36,7 @@ class Kind:
         outputs: the weight's dimension of outputs.
         channels: the dimension of channels in the output, counted from the end; may depend on the weight's rank.
         scales: the weight is a scale a channel.
+        rank: the weight's number of dimensions, where only one will do; else 0.
         commutes: the function takes input and weight in either order.
         fits: whether a call is of this kind indeed.
     """
@@ -47,6 +48,7 @@ class Kind:
     outputs: int = 0
     channels: Callable[[Tensor], int] = lambda weight: -1
     scales: bool = False
+    rank: int = 0
     commutes: bool = False
     fits: Callable[[Call], bool] = lambda call: True
 
@@ -73,7 +75,13 @@ def _tokens(call: Call, rows: Rows) -> Tensor:
     return x[rows].reshape(1, -1, x.shape[-1])
 
 
-_PRODUCT = {"features": _tokens, "matrix": lambda w, _: w.T[None], "restore": lambda m, _: m[0].T, "outputs": 1}
+_PRODUCT = {
+    "features": _tokens,
+    "matrix": lambda w, _: w.T[None],
+    "restore": lambda m, _: m[0].T,
+    "outputs": 1,
+    "rank": 2,
+}
 
 # ---- convolutions ---------------------------------------------------------------------------------------------------
 
@@ -198,7 +206,7 @@ _TRANSPOSED = Kind(
 
 KINDS: dict[str, Kind] = {
     "linear": Kind(
-        ("input", "weight", "bias"), _tokens, lambda w, _: w[None], lambda m, shape: m.reshape(tuple(shape))
+        ("input", "weight", "bias"), _tokens, lambda w, _: w[None], lambda m, shape: m.reshape(tuple(shape)), rank=2
     ),
     "addmm": Kind(("bias", "input", "weight"), **_PRODUCT, fits=lambda c: c.get("alpha", 1) == c.get("beta", 1) == 1),
     "matmul": Kind(("input", "weight"), **_PRODUCT),

@@ -99,12 +99,11 @@ def rescale_statistics(
     pair = Pair.of(dense, small, graph, plan)
     sites, refused, _ = _found(pair, inputs, fit, scales=True)
     groups = [graph.groups[name] for name in plan.keep if graph.groups[name].statistics]
-    touched = {slot.tensor: group.name for group in groups for slot in group.slots}
-    cut = {name for name, _ in pair.kept} & touched.keys()
+    cut = {name for name, _ in pair.kept} & {slot.tensor for group in groups for slot in group.slots}
     found = [site for site in sites if site.weight in cut and pair.tensors[site.weight].dim() == 1]
     reasons = {name: reason for name, reason in refused.items() if name in cut}
     for group in groups:
-        if group.name not in {touched[site.weight] for site in found}:
+        if not {slot.tensor for slot in group.slots} & {site.weight for site in found}:
             reasons[group.name] = "no norm with a weight a channel is taken over this group"
     return _report(pair, inputs, fit, found, reasons)
 
@@ -122,8 +121,8 @@ def _found(pair: Pair, inputs: list[Any], fit: Fit, *, scales: bool) -> tuple[li
             refused[site.weight] = _OTHER_WAY
         elif site.weight in frozen:
             refused[site.weight] = "it is frozen, and others are not"
-        elif not site.kind.scales and pair.tensors[site.weight].dim() < 2:
-            refused[site.weight] = "it is a vector"
+        elif site.kind.rank not in (0, pair.tensors[site.weight].dim()):
+            refused[site.weight] = "it is not one matrix"
         elif (features := site.kind.matrix(pair.tensors[site.weight], site.groups).shape[2]) > fit.most_features:
             refused[site.weight] = f"it reads {features} features, more than Fit.most_features"
     return [site for site in sites if site.weight not in refused], refused, ours
