@@ -158,3 +158,23 @@ def test_groups_that_fail_can_be_frozen_and_the_rest_is_cut() -> None:
     assert es.cut(model, rest, es.Plan(keep)).espalier_proof == "float64"
     with pytest.raises(UnknownNameError, match="a.weight:0"):
         es.freeze(graph, ["a.weight:1"], "")
+
+
+def test_positions_that_the_example_does_not_reach_stay() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("ids", torch.arange(32)[None])
+            self.table = nn.Parameter(torch.randn(1, 32, 6))
+            self.embed, self.a, self.b = nn.Embedding(32, 6), nn.Linear(6, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            length = x.shape[1]
+            return self.b(self.a(x + self.table[:, :length] + self.embed(self.ids[:, :length])).relu())
+
+    model = Positions().eval()
+    graph = es.trace(model, torch.randn(2, 5, 6))
+    assert list(graph.groups) == ["a.weight:0"]
+    assert any(item.tensor == "ids" and "does not reach" in item.reason for item in graph.frozen)
+    small = es.cut(model, graph, es.Plan({"a.weight:0": (0, 1, 2)}))
+    assert small(torch.randn(2, 32, 6)).shape == (2, 32, 4), "a longer input still runs"

@@ -19,6 +19,7 @@ from .units import NONE, Dim, Why
 
 KERNEL = "it is a kernel dimension"
 ALONE = Why("it is one unit: it could only be emptied")
+UNREACHED = Why("the example does not reach these positions, and a longer one may")
 
 
 @dataclass(eq=False)
@@ -123,7 +124,7 @@ def _add(tags: np.ndarray, units: np.ndarray, tag: np.uint64) -> None:
 
 def _freeze_misfits(axes: Axes, leaves: dict[str, Dims], found: Partition) -> bool:
     misfits = np.array([size == 1 for size in found.sizes], bool)
-    whys = {int(g): ALONE for g in np.nonzero(misfits)[0]}
+    whys = {int(g): ALONE for g in np.nonzero(misfits)[0]} | dict.fromkeys(_unreached(axes, leaves, found), UNREACHED)
     for dims in leaves.values():
         for dim in dims:
             atoms = axes.units.resolve(dim)
@@ -137,6 +138,20 @@ def _freeze_misfits(axes: Axes, leaves: dict[str, Dims], found: Partition) -> bo
     for g, why in whys.items():
         axes.units.freeze(np.nonzero(found.group == g)[0].astype(np.int32)[:, None], why)
     return bool(whys)
+
+
+def _unreached(axes: Axes, leaves: dict[str, Dims], found: Partition) -> set[int]:
+    """Return the groups that are the rest of one tensor of which the example read a fixed part: positions."""
+    places, rests = np.zeros(len(found.sizes), np.int64), set()
+    for dims in leaves.values():
+        for dim in dims:
+            atoms = axes.units.resolve(dim)
+            here = np.unique(found.group[atoms[atoms > NONE]]) if atoms.shape[1] else np.zeros(0, np.int64)
+            here = here[here >= 0]
+            places[here] += 1
+            if len(here) and not atoms.any(axis=1).all():
+                rests.update(here.tolist())
+    return {g for g in rests if places[g] == 1}
 
 
 def describe(axes: Axes, leaves: dict[str, Dims], found: Partition) -> tuple[list[Group], list[Frozen]]:
