@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .. import criteria
+from .. import backends, criteria
 from ..core import Budget, FileError, ModelError
 from ..core.run import Run, Width
 from ..graph import trace
@@ -26,7 +26,7 @@ from .checkpoints import Checkpoints, callers_chance
 from .folder import CHECKPOINTS, RECIPE, Journal, create_folder, environment, read_run
 from .stages import STAGES
 from .stages.path import begin
-from .stages.prune import plan_of
+from .stages.planning import Target, plan_of
 from .state import State
 from .steps import Prune
 from .untrained import untrained_note
@@ -148,8 +148,17 @@ def _check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
     for step in recipe.steps:
         if isinstance(step, Prune):
             budget = step.budget() or {"macs": step.step_ratio}
-            plan_of(step, graph, random, Budget(**budget))
+            if "latency_ms" in budget or "latency_ratio" in budget:
+                _check_backend(step.backend)
+                budget = {"macs": step.step_ratio}  # of the patterns at least; milliseconds are known when measured
+            plan_of(step, graph, random, Target(Budget(**budget)))  # type: ignore[arg-type]
     return graph
+
+
+def _check_backend(name: str) -> None:
+    reason = backends.named(name).unavailable()
+    if reason:
+        raise backends.BackendError(reason)
 
 
 def _check_classes(model: nn.Module, example: Tensor, task: Task) -> None:

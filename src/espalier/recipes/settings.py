@@ -10,6 +10,7 @@ from ..core import EspalierError
 from .recipe import Recipe
 from .steps import AnyStep, Finetune, Prune, Train, Training
 from .steps.base import Record
+from .steps.recover import Recovery
 
 
 class SettingsError(EspalierError):
@@ -39,7 +40,7 @@ class Settings(Record):
     """what runs the network when it is timed: eager, compile, onnxruntime or openvino"""
     threads: int | None = None
     """of that backend"""
-    round_to: int = 1
+    round_to: int | None = None
     """keep a multiple of this many units in each group"""
     criterion: str = "taylor"
     """how units are scored: taylor (needs one backward pass a batch), magnitude, bn_scale,
@@ -48,6 +49,9 @@ class Settings(Record):
     """every group alike, all groups compared, or groups compared with those of the same shape"""
     keep: tuple[str, ...] = ()
     """names of layers that stay whole; * and ? match; may be given several times"""
+    recover: tuple[Recovery, ...] = ("batch_norm",)
+    """what mends the network after each cut, before it is trained: least_squares (keeps most, and holds its batches in
+    memory with their activations) or batch_norm"""
     rounds: int = 1
     """cuts on the way to a budget, with fine-tuning after each"""
     score_batches: int = 8
@@ -96,7 +100,7 @@ class Settings(Record):
 
     def _prune(self) -> Prune:
         same = ("macs", "params", "activations", "latency_ms", "max_drop", "backend", "threads", "round_to")
-        same += ("criterion", "strategy", "keep", "rounds", "score_batches")
+        same += ("criterion", "strategy", "keep", "recover", "rounds", "score_batches")
         data = {name: getattr(self, name) for name in same}
         if self.size_mb is not None:
             data["size_bytes"] = int(self.size_mb * 1e6)

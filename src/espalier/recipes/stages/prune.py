@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ... import criteria
-from ...core import Budget, BudgetError, Cost, Plan, ProofError
+from ...core import Budget, BudgetError, Cost, ProofError
 from ...core.run import Point
-from ...graph import Graph, carry_optimizer, cut, freeze, trace
-from ...selection import plan as choose
+from ...graph import carry_optimizer, cut, freeze, trace
+from ...selection.costs import Costs
+from ...selection.tables import Tables
 from ..checkpoints import Handle
 from ..mending import mended
-from ..progress import bar, each
+from ..progress import bar
 from ..state import State
 from ..steps import Prune
 from ..work import Work
+from . import latency
+from .planning import Target, plan_of, scores
 
 
 def do(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
@@ -30,14 +33,15 @@ def do(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
 
 def _scheduled(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
     """Cut to the budget in rounds, with recovery and training after each."""
-    dense = work.dense_cost()
-    limits = dict(Budget(**step.budget()).limits(dense))
-    cost = dense
+    aim = aim_of(step, name, work)
+    cost = aim.dense
     for done in range(1, step.rounds + 1):
-        budget = round_budget(step, (dense, cost), limits, done)
+        target = Target(round_budget(step, (aim.dense, cost), aim.limits, done), aim.tables)
         key = f"{name}/cut-{done}"
+        if done == step.rounds and aim.tables is not None:
+            target = replace(target, plan=latency.met(step, key, work, handle, target))
         stage = "cut" if step.rounds == 1 else f"cut {done} of {step.rounds}"
-        handle, cost = cut_once(step, key, work, handle, budget)
+        handle, cost = cut_once(step, key, work, handle, target)
         work.narrowed(handle)
         score = work.score(f"{key}/score", handle)
         work.visit(Point(stage=stage, kind="cut", macs=cost.macs, params=cost.params, score=score))
@@ -47,7 +51,31 @@ def _scheduled(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
     return handle
 
 
-def round_budget(step: Prune, costs: tuple[Cost, Cost], limits: dict[str, int], done: int) -> Budget:
+@dataclass(frozen=True)
+class Aim:
+    """Where a prune step goes: what the dense network costs, the absolute limits, and measured tables."""
+
+    dense: Cost
+    limits: dict[str, int | float]
+    tables: Tables | None
+
+
+def aim_of(step: Prune, name: str, work: Work) -> Aim:
+    """Return what the step's budget comes to for the dense network; tables are measured where it needs them."""
+    given = step.budget()
+    if not given:
+        return Aim(work.dense_cost(), {}, None)
+    budget = Budget(**given)
+    tables = latency.tables_of(step, name, work)
+
+    def dense() -> dict[str, Any]:
+        return vars(Costs.of(trace(work.original, work.example), budget, tables).dense())
+
+    cost = Cost(**work.checkpoints.once(f"{name}/dense", dense))
+    return Aim(cost, dict(budget.limits(cost)), tables)
+
+
+def round_budget(step: Prune, costs: tuple[Cost, Cost], limits: Mapping[str, int | float], done: int) -> Budget:
     """Return the budget of round ``done`` of ``step.rounds``, between the dense network's cost and the limits.
 
         iterative   limit_round = cost * (limit / cost) ** (1 / rounds left)          an equal factor in each
@@ -61,26 +89,28 @@ def round_budget(step: Prune, costs: tuple[Cost, Cost], limits: dict[str, int], 
     """
     dense, now = costs
     left = step.rounds - done + 1
-    steps: dict[str, int] = {}
+    steps: dict[str, int | float] = {}
     for name, limit in limits.items():
         whole, here = getattr(dense, name), getattr(now, name)
         if left == 1:
             steps[name] = limit
-        elif step.schedule == "cubic":
-            steps[name] = int(limit + max(0, whole - limit) * (1 - done / step.rounds) ** 3)
+            continue
+        if step.schedule == "cubic":
+            value = limit + max(0, whole - limit) * (1 - done / step.rounds) ** 3
         else:
-            steps[name] = int(here * min(1.0, limit / here) ** (1 / left))
-    return Budget(**steps)
+            value = here * min(1.0, limit / here) ** (1 / left)
+        steps[name] = value if name == "latency_ms" else int(value)
+    return Budget(**steps)  # type: ignore[arg-type]
 
 
-def cut_once(step: Prune, key: str, work: Work, handle: Handle, budget: Budget) -> tuple[Handle, Cost]:
+def cut_once(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> tuple[Handle, Cost]:
     """Score, plan, cut, prove and mend; return the state and what its network costs.
 
     Raises:
         BudgetError: no plan is that small.
     """
     before = handle
-    handle, found = work.checkpoints.change(key, lambda: _cut(step, work, before.open(), budget))
+    handle, found = work.checkpoints.change(key, lambda: _cut(step, work, before.open(), target))
     if "refused" in found:
         raise BudgetError(found["refused"])
     for note in found["notes"]:
@@ -89,30 +119,31 @@ def cut_once(step: Prune, key: str, work: Work, handle: Handle, budget: Budget) 
     return handle, Cost(**found["cost"])
 
 
-def _cut(step: Prune, work: Work, state: State, budget: Budget) -> tuple[State, dict[str, Any]]:
+def _cut(step: Prune, work: Work, state: State, target: Target) -> tuple[State, dict[str, Any]]:
     graph = trace(state.model, work.example)
-    given = scores(step, work, state, graph)
+    given = scores(step, work, state, graph) if target.plan is None else {}
     notes: list[str] = []
     while True:
         try:
-            plan = plan_of(step, graph, {name: given[name] for name in graph.groups}, budget)
+            plan = target.plan or plan_of(step, graph, given, target)
             with bar("cutting and proving"):
                 small = cut(state.model, graph, plan, prove=True)
             break
         except BudgetError as error:  # written down as any finding: a resumed run must meet it in the same place
             return state, {"refused": str(error)}
         except ProofError as error:
-            if not error.groups:
+            if not error.groups or target.plan is not None:
                 raise
             reason = f"its cut did not prove itself: {str(error).splitlines()[0]}"
             notes += [f"group {name} stays whole: {reason}" for name in error.groups]
             graph = freeze(graph, error.groups, reason)
-    proof = str(small.espalier_proof)
     notes += getattr(small, "espalier_notes", ())
+    proof = str(small.espalier_proof)
     optimizer = None if state.optimizer is None else carry_optimizer(state.optimizer, state.model, small)
     notes += mended(step.recover, (state.model, small), plan, work.task, batches=step.recover_batches)
+    cost = Costs.of(graph, target.budget, target.tables).of_plan(plan)
     after = State(small, optimizer, state.then(plan), state.epochs)
-    return after, {"cost": vars(graph.plan_cost(plan)), "notes": [*plan.notes, *notes], "proof": proof}
+    return after, {"cost": vars(cost), "notes": [*plan.notes, *notes], "proof": proof}
 
 
 def _proof(work: Work, kind: str) -> str:
@@ -120,31 +151,3 @@ def _proof(work: Work, kind: str) -> str:
     before, _, _ = work.journal.run.proof.partition(" ")
     count = int(before) + 1 if before.isdigit() else 1
     return f"{count} {'cut' if count == 1 else 'cuts'} proved in {kind}: cut equals masked"
-
-
-def scores(step: Prune, work: Work, state: State, graph: Graph) -> criteria.Scores:
-    """Score every unit by the step's criterion; training batches in the order of the state's epoch."""
-    criterion = criteria.named(step.criterion)
-    if step.criterion in criteria.DATA_DRIVEN:
-        work.task.train.epoch = state.epochs
-        total = min(step.score_batches, len(work.task.train))
-        batches = each(itertools.islice(work.task.train, total), "scoring", total)
-        return criterion(state.model, graph, batches=batches, loss=work.task.loss)
-    if step.criterion == "random":
-        return criterion(state.model, graph, seed=work.recipe.seed)
-    return criterion(state.model, graph)
-
-
-def plan_of(step: Prune, graph: Graph, given: criteria.Scores, budget: Budget) -> Plan:
-    """Choose units by scores, within a budget and the step's wishes."""
-    return choose(
-        graph,
-        given,
-        budget,
-        strategy=step.strategy,
-        round_to=step.round_to,
-        keep=step.keep,
-        limit=step.limit or None,
-        only=step.only,
-        floor=step.floor,
-    )

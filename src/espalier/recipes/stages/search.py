@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from ...core import Budget, BudgetError, Cost
@@ -21,7 +22,8 @@ from ..checkpoints import Handle
 from ..state import State
 from ..steps import Prune
 from ..work import Work
-from .prune import cut_once
+from .planning import Target
+from .prune import aim_of, cut_once
 
 _FINEST = 0.95  # steps that leave more than this are not worth a round of training
 
@@ -30,13 +32,14 @@ def search(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
     """Return the smallest network that was accepted; the dense one where none was."""
     assert step.max_drop is not None
     reference = work.score("dense/score", work.dense)
-    dense = cost = work.dense_cost()
-    budget = step.budget()
-    limits = dict(Budget(**budget).limits(dense)) if budget else {}
+    aim = aim_of(step, name, work)
+    cost, limits = aim.dense, aim.limits
     accepted, factor, ended = handle, step.step_ratio, f"its {step.max_rounds} rounds were used up"
     work.checkpoints.pin("accepted", accepted)
     for done in range(1, step.max_rounds + 1):
-        trial, found = _trial(step, f"{name}/round-{done}", work, accepted, _target(cost, factor, limits))
+        trial, found = _trial(
+            step, f"{name}/round-{done}", work, accepted, Target(_budget(cost, factor, limits), aim.tables)
+        )
         good = found is not None and 100 * (reference - found[1]) <= step.max_drop
         if found is not None:
             _visit(work, done, found, good)
@@ -58,7 +61,7 @@ def search(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
 
 
 def _trial(
-    step: Prune, key: str, work: Work, accepted: Handle, target: Budget
+    step: Prune, key: str, work: Work, accepted: Handle, target: Target
 ) -> tuple[Handle, tuple[Cost, float] | None]:
     """Return a smaller network with its cost and score; no score where no plan is that small."""
     try:
@@ -74,10 +77,11 @@ def _trial(
     return trial, (cost, score)
 
 
-def _target(cost: Cost, factor: float, limits: dict[str, int]) -> Budget:
+def _budget(cost: Cost, factor: float, limits: Mapping[str, int | float]) -> Budget:
     """Return the next budget: a factor below the cost of now, not below the limits; of MACs where there are none."""
     measures = limits or {"macs": 1}
-    return Budget(**{name: max(int(factor * getattr(cost, name)), limit, 1) for name, limit in measures.items()})
+    steps = {name: max(factor * getattr(cost, name), limit) for name, limit in measures.items()}
+    return Budget(**{name: value if name == "latency_ms" else int(value) for name, value in steps.items()})  # type: ignore[arg-type]
 
 
 def _visit(work: Work, done: int, found: tuple[Cost, float], good: bool) -> None:

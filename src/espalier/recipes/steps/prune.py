@@ -51,8 +51,8 @@ class Prune(Step):
     """training batches that a criterion which needs data reads"""
     strategy: Literal["uniform", "global", "isomorphic"] = "isomorphic"
     """every group alike, all groups compared, or groups compared with those of the same shape"""
-    round_to: int = Field(default=1, ge=1)
-    """keep a multiple of this many units in each group; 8 or 16 is faster on most machines"""
+    round_to: int | None = Field(default=None, ge=1)
+    """keep a multiple of this many units in each group; when not given, tables decide where there are any, else 1"""
     keep: tuple[str, ...] = ()
     """names of layers that stay whole; * and ? match"""
     limit: dict[str, float] = {}
@@ -78,7 +78,9 @@ class Prune(Step):
     backend: str = "eager"
     """what ``latency_ms`` and ``latency_ratio`` are measured on"""
     threads: int | None = Field(default=None, ge=1)
-    """of that backend"""
+    """of that backend; one when not given"""
+    latency_batch: int = Field(default=1, ge=1)
+    """inputs a forward pass, where it is timed"""
 
     @field_validator("criterion")
     @classmethod

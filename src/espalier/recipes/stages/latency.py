@@ -1,0 +1,81 @@
+"""Budgets in milliseconds: tables measured once, written before they are used, and a plan that is measured whole."""
+
+from __future__ import annotations
+
+import json
+
+from ... import measure as room
+from ...core import FileError, Plan
+from ...graph import trace
+from ...selection.tables import Tables
+from ..checkpoints import Handle
+from ..progress import bar
+from ..steps import Prune
+from ..work import Work
+from .planning import Target, plan_of, scores
+
+_TRIALS = "latency-trials.json"
+
+
+def tables_of(step: Prune, name: str, work: Work) -> Tables | None:
+    """Return the tables of the dense network, measured or looked up; None where no latency is limited."""
+    if step.latency_ms is None and step.latency_ratio is None:
+        return None
+
+    def measure() -> str:
+        dense = work.dense.open().model
+        with bar("timing layers") as advance:
+            tables = room.latency_tables(
+                dense,
+                trace(dense, work.example),
+                backend=step.backend,
+                threads=step.threads or 1,
+                batch=step.latency_batch,
+                on_progress=lambda *_: advance(""),
+            )
+        return tables.to_json()
+
+    text = work.checkpoints.once(f"{name}/tables", measure)
+    work.journal.write("latency-tables.json", text)
+    return Tables.from_json(text)
+
+
+def met(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> Plan:
+    """Return the plan whose network, measured whole, meets the budget; what stopped it is noted where none does."""
+
+    def measure() -> dict[str, str]:
+        assert target.tables is not None
+        state = handle.open()
+        graph = trace(state.model, work.example)
+        given = scores(step, work, state, graph)
+        done: list[room.Trial] = []
+
+        def keep(trial: room.Trial) -> None:
+            done.append(trial)
+            work.journal.write(_TRIALS, json.dumps([one.to_data() for one in done]))
+
+        found = room.meet(
+            state.model,
+            graph,
+            lambda tables: plan_of(step, graph, given, Target(target.budget, tables)),
+            budget=target.budget,
+            tables=target.tables,
+            trials=room.Trials(_known(work), keep),
+            reference=work.dense.open().model,
+        )
+        return {"plan": found.plan.to_json(), "note": found.note}
+
+    found = work.checkpoints.once(f"{key}/plan", measure)
+    work.journal.note(found["note"])
+    return Plan.from_json(found["plan"])
+
+
+def _known(work: Work) -> list[room.Trial]:
+    """Return the trials that an earlier process measured."""
+    path = None if work.journal.folder is None else work.journal.folder / _TRIALS
+    if path is None or not path.exists():
+        return []
+    try:
+        return [room.Trial.from_data(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise FileError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,58 @@
+"""The ready recipes: each is read, and each runs, shortened, on the digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import espalier as es
+from espalier.recipes import Measure, Prune, Recipe, Training, read
+from espalier.recipes.steps import AnyStep
+from espalier.tasks import Task, load_task
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.*"))
+RECIPES = [path for path in EXAMPLES if path.suffix in (".toml", ".yaml")]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return load_task("digits", batch_size=256)
+
+
+def short(step: AnyStep) -> AnyStep:
+    """Return a step that takes moments, and asks of the digits' network what the example asks of its own."""
+    if isinstance(step, Prune):
+        finetune = step.finetune and step.finetune.model_copy(update={"epochs": 1})
+        changes = {"finetune": finetune, "rounds": min(step.rounds, 2), "max_rounds": 2, "score_batches": 1, "keep": ()}
+        budget = {"latency_ratio": None, "macs": 0.5} if step.latency_ratio else {}
+        return step.model_copy(update={**changes, **budget, "recover_batches": 2})
+    if isinstance(step, Measure):
+        return Measure(latency=False)
+    return step.model_copy(update={"epochs": 1}) if isinstance(step, Training) else step
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_an_example_is_read_and_says_what_it_costs(path: Path) -> None:
+    recipe = read(path)
+    assert recipe.model and recipe.data
+    text = path.read_text()
+    assert "cost" in text.lower() and f"espalier run examples/{path.name}" in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[] if p.name == "digits.toml" else pytest.mark.slow) for p in RECIPES],
+    ids=lambda path: path.name,
+)
+def test_an_example_runs_shortened(path: Path, digits: Task) -> None:
+    recipe = read(path)
+    steps = (*(short(step) for step in recipe.steps if step.kind != "measure"), Measure(latency=False))
+    torch.manual_seed(0)
+    model = es.model("espalier:digits_cnn")
+    result = es.compress(model, digits, Recipe(steps=steps, seed=1))
+    assert result.run.status == "finished" and result.run.after.macs and result.run.before.macs
+    assert result.run.after.macs <= result.run.before.macs
+    trained = [step for step in steps if isinstance(step, Training)]
+    assert len(result.run.history) >= len(trained)
