@@ -75,6 +75,7 @@ class Checkpoints:
         self._original = original
         self._stages: list[dict[str, Any]] = []
         self._partial: dict[str, Any] | None = None
+        self._found: dict[str, Any] = {}
         self._next = 0
         self._written = 0
         self._pins: dict[str, Handle] = {}
@@ -94,12 +95,15 @@ class Checkpoints:
         return chance.derived(self.seed, key)
 
     def once(self, key: str, work: Callable[[], Any]) -> Any:
-        """Do a stage that changes no network, or look up what it found (what JSON can hold)."""
+        """Do a stage that changes no network, or look up what it found (what JSON can hold); once a run for a key."""
+        if key in self._found:
+            return self._found[key]
         known = self._known(key)
         if known is None:
             chance.seed_all(self.seed_of(key))
             known = {"key": key, "found": work(), "state": None}
             self._done(known)
+        self._found[key] = known["found"]
         return known["found"]
 
     def change(self, key: str, work: Callable[[], tuple[State, Any]]) -> tuple[Handle, Any]:

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from .steps import AnyStep, Measure, Recover, Save
+from .steps import AnyStep, Measure, Prune, Recover, Save
 from .steps.base import Record
 
 
@@ -63,8 +63,15 @@ class Recipe(Record):
             place = next((i for i, step in enumerate(steps) if isinstance(step, Measure)), len(steps))
             steps = (*steps[:place], Save(), *steps[place:])
         if not any(isinstance(step, Measure) for step in steps):
-            steps = (*steps, Measure())
+            steps = (*steps, self._measure())
         return self.model_copy(update={"steps": steps})
+
+    def _measure(self) -> Measure:
+        """Return the measure of a recipe that has none: under the conditions of its budget where that is a latency."""
+        timed = [step for step in self.steps if isinstance(step, Prune) and step.limits_latency]
+        if not timed:
+            return Measure()
+        return Measure(backend=timed[-1].backend, threads=timed[-1].threads or 1, batch=timed[-1].latency_batch)
 
     def key(self) -> str:
         """Return a hash of everything in it: equal recipes have equal keys."""

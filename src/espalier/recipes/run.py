@@ -112,6 +112,8 @@ def resume(folder: Path, model: nn.Module, task: Task) -> Result:
         graph = trace(model, task.example())
         run = _new_run(graph, task, recipe, Names(old.model, old.data))
         run = replace(run, name=old.name, started=old.started, resumes=old.resumes + 1)
+        going = replace(old, status="running", finished="", resumes=run.resumes)
+        Journal(going, folder).update()  # until what was done is looked up, the old record is the best there is
         return _go(model, task, recipe, run, folder)
 
 
@@ -148,10 +150,10 @@ def _check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
     for step in recipe.steps:
         if isinstance(step, Prune):
             budget = step.budget() or {"macs": step.step_ratio}
-            if "latency_ms" in budget or "latency_ratio" in budget:
+            if step.limits_latency:
                 _check_backend(step.backend)
                 budget = {"macs": step.step_ratio}  # of the patterns at least; milliseconds are known when measured
-            plan_of(step, graph, random, Target(Budget(**budget)))  # type: ignore[arg-type]
+            plan_of(step, graph, random, Target(Budget(**budget)))
     return graph
 
 

@@ -49,11 +49,11 @@ def _parts(step: Distill) -> Iterator[losses.Objective]:
         yield losses.Hinton(temperature=step.temperature, weight=step.weight)
     elif step.answers == "logits":
         yield losses.LogitRegression(weight=step.weight)
-    weight = {} if step.feature_weight is None else {"weight": step.feature_weight}
+    own = step.feature_weight
     if step.features == "hints":
-        yield losses.FeatureHints(**weight)
+        yield losses.FeatureHints() if own is None else losses.FeatureHints(weight=own)
     elif step.features == "attention":
-        yield losses.AttentionTransfer(**weight)
+        yield losses.AttentionTransfer() if own is None else losses.AttentionTransfer(weight=own)
 
 
 def _other(work: Work, path: str) -> nn.Module:

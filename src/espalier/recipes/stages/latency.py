@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from ... import measure as room
 from ...core import FileError, Plan
 from ...graph import trace
+from ...measure import Trial, Trials, latency_tables, meet
 from ...selection.tables import Tables
 from ..checkpoints import Handle
 from ..progress import bar
@@ -19,13 +19,13 @@ _TRIALS = "latency-trials.json"
 
 def tables_of(step: Prune, name: str, work: Work) -> Tables | None:
     """Return the tables of the dense network, measured or looked up; None where no latency is limited."""
-    if step.latency_ms is None and step.latency_ratio is None:
+    if not step.limits_latency:
         return None
 
     def measure() -> str:
         dense = work.dense.open().model
         with bar("timing layers") as advance:
-            tables = room.latency_tables(
+            tables = latency_tables(
                 dense,
                 trace(dense, work.example),
                 backend=step.backend,
@@ -48,19 +48,19 @@ def met(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> Pl
         state = handle.open()
         graph = trace(state.model, work.example)
         given = scores(step, work, state, graph)
-        done: list[room.Trial] = []
+        done: list[Trial] = []
 
-        def keep(trial: room.Trial) -> None:
+        def keep(trial: Trial) -> None:
             done.append(trial)
             work.journal.write(_TRIALS, json.dumps([one.to_data() for one in done]))
 
-        found = room.meet(
+        found = meet(
             state.model,
             graph,
             lambda tables: plan_of(step, graph, given, Target(target.budget, tables)),
             budget=target.budget,
             tables=target.tables,
-            trials=room.Trials(_known(work), keep),
+            trials=Trials(_known(work), keep),
             reference=work.dense.open().model,
         )
         return {"plan": found.plan.to_json(), "note": found.note}
@@ -70,12 +70,12 @@ def met(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> Pl
     return Plan.from_json(found["plan"])
 
 
-def _known(work: Work) -> list[room.Trial]:
+def _known(work: Work) -> list[Trial]:
     """Return the trials that an earlier process measured."""
     path = None if work.journal.folder is None else work.journal.folder / _TRIALS
     if path is None or not path.exists():
         return []
     try:
-        return [room.Trial.from_data(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+        return [Trial.from_data(one) for one in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
         raise FileError(f"{path} is damaged: {error}") from error

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
+from dataclasses import asdict
 from typing import Any
 
-from ...core import Cost
 from ...core.run import Latency, Layer, Measures, Reading
 from ...graph import trace
-from ...measure import compare
+from ...measure import Race, compare, race
 from ..checkpoints import Handle
 from ..folder import now
 from ..layers import layer_costs
 from ..progress import bar, each
-from ..steps import Measure
+from ..steps import Measure, Prune
 from ..work import Work
 
 _LATENCY_MACS = 10**9  # latency is timed on a batch that costs about this much, so that it takes moments everywhere
@@ -39,31 +39,43 @@ def do(step: Measure, name: str, work: Work, handle: Handle) -> Handle:
 
 def _measure(step: Measure, work: Work, handle: Handle) -> dict[str, Any]:
     dense, small, task = work.dense.open().model, handle.open().model, work.task
-    costs = tuple(trace(model, work.example).cost() for model in (dense, small))
-    size = step.batch or max(1, min(_LATENCY_BATCH, _LATENCY_MACS // max(costs[0].macs, 1)))
-    with bar("timing"):
-        compared = compare(
-            dense, small, task.example(size), latency=step.latency, rounds=step.rounds, costs=_pair(costs)
-        )
-        layers = layer_costs(dense, small, task.example(1))
+    before, after = (trace(model, work.example).cost() for model in (dense, small))
+    compared = compare(dense, small, work.example, latency=False, costs=(before, after))
+    measures = [asdict(compared.before), asdict(compared.after)]
+    latency, layers = None, []
+    if step.latency:
+        size = step.batch or max(1, min(_LATENCY_BATCH, _LATENCY_MACS // max(before.macs, 1)))
+        with bar("timing"):
+            timed = race(
+                dense, small, task.example(size), rounds=step.rounds, backend=step.backend, threads=step.threads
+            )
+            layers = layer_costs(dense, small, task.example(1))
+        latency = _latency(step, work, timed, size)
+        for row, one in zip(measures, (timed.before, timed.after), strict=True):
+            row |= {"latency_ms": one.median_ms, "latency_spread_ms": one.spread_ms}
     scores = task.test_once({"dense": dense, "small": small}, watched=lambda test: each(test, "testing", len(test)))
-    latency = None
-    if compared.latency_ratio is not None:
-        latency = Latency(
-            conditions=f"{compared.conditions.removeprefix('latency: ')}, batch {size}",
-            before_ms=compared.before.latency_ms or 0.0,
-            after_ms=compared.after.latency_ms or 0.0,
-            ratio=compared.latency_ratio,
-        )
     return {
-        "before": {**dataclasses.asdict(compared.before), "accuracy": scores["dense"]},
-        "after": {**dataclasses.asdict(compared.after), "accuracy": scores["small"]},
-        "latency": None if latency is None else dataclasses.asdict(latency),
-        "layers": [dataclasses.asdict(layer) for layer in layers],
-        "readings": [{**dataclasses.asdict(reading), "at": now()} for reading in task.test_readings],
+        "before": {**measures[0], "accuracy": scores["dense"]},
+        "after": {**measures[1], "accuracy": scores["small"]},
+        "latency": None if latency is None else asdict(latency),
+        "layers": [asdict(layer) for layer in layers],
+        "readings": [{**asdict(reading), "at": now()} for reading in task.test_readings],
     }
 
 
-def _pair(costs: tuple[Cost, ...]) -> tuple[Cost, Cost]:
-    before, after = costs
-    return before, after
+def _latency(step: Measure, work: Work, timed: Race, size: int) -> Latency:
+    """Return a timing as data, with what was asked for where a prune step asked for it on this backend."""
+    asked = [s for s in work.recipe.steps if isinstance(s, Prune) and s.limits_latency and s.backend == step.backend]
+    target = None
+    if asked:
+        ratio = (asked[-1].latency_ratio or math.inf) * timed.before.median_ms
+        target = min(asked[-1].latency_ms or math.inf, ratio)
+    plural = "s" if timed.threads > 1 else ""
+    return Latency(
+        conditions=f"{step.backend}, {timed.threads} thread{plural}, median of {timed.rounds} interleaved rounds, "
+        f"batch {size}",
+        before_ms=timed.before.median_ms,
+        after_ms=timed.after.median_ms,
+        ratio=timed.ratio,
+        target_ms=target,
+    )

@@ -89,7 +89,7 @@ def round_budget(step: Prune, costs: tuple[Cost, Cost], limits: Mapping[str, int
     """
     dense, now = costs
     left = step.rounds - done + 1
-    steps: dict[str, int | float] = {}
+    steps: dict[str, Any] = {}
     for name, limit in limits.items():
         whole, here = getattr(dense, name), getattr(now, name)
         if left == 1:
@@ -100,7 +100,7 @@ def round_budget(step: Prune, costs: tuple[Cost, Cost], limits: Mapping[str, int
         else:
             value = here * min(1.0, limit / here) ** (1 / left)
         steps[name] = value if name == "latency_ms" else int(value)
-    return Budget(**steps)  # type: ignore[arg-type]
+    return Budget(**steps)
 
 
 def cut_once(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> tuple[Handle, Cost]:

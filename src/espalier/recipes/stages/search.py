@@ -81,7 +81,8 @@ def _budget(cost: Cost, factor: float, limits: Mapping[str, int | float]) -> Bud
     """Return the next budget: a factor below the cost of now, not below the limits; of MACs where there are none."""
     measures = limits or {"macs": 1}
     steps = {name: max(factor * getattr(cost, name), limit) for name, limit in measures.items()}
-    return Budget(**{name: value if name == "latency_ms" else int(value) for name, value in steps.items()})  # type: ignore[arg-type]
+    given: dict[str, Any] = {name: value if name == "latency_ms" else int(value) for name, value in steps.items()}
+    return Budget(**given)
 
 
 def _visit(work: Work, done: int, found: tuple[Cost, float], good: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -97,8 +97,9 @@ class Prune(Step):
     @classmethod
     def _in_range(cls, value: int | float | None, info: ValidationInfo) -> int | float | None:
         if value is not None:
+            given: dict[str, Any] = {str(info.field_name): value}
             try:
-                Budget(**{str(info.field_name): value})
+                Budget(**given)
             except BudgetError as error:
                 raise ValueError(str(error)) from error
         return value
@@ -109,6 +110,11 @@ class Prune(Step):
             raise ValueError(f"an empty budget: give at least one of {', '.join(BUDGETS)} or max_drop")
         return self
 
-    def budget(self) -> dict[str, int | float]:
+    def budget(self) -> dict[str, Any]:
         """Return ``{measure: limit}`` of those that are given."""
         return {name: getattr(self, name) for name in BUDGETS if getattr(self, name) is not None}
+
+    @property
+    def limits_latency(self) -> bool:
+        """Whether milliseconds are limited."""
+        return self.latency_ms is not None or self.latency_ratio is not None
