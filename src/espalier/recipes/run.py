@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -149,7 +149,7 @@ def _check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
     random = criteria.random(model, graph)
     for step in recipe.steps:
         if isinstance(step, Prune):
-            budget = step.budget() or {"macs": step.step_ratio}
+            budget: dict[str, Any] = step.budget() or {"macs": step.step_ratio}
             if step.limits_latency:
                 _check_backend(step.backend)
                 budget = {"macs": step.step_ratio}  # of the patterns at least; milliseconds are known when measured
