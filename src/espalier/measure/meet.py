@@ -27,6 +27,7 @@ TOLERANCE = 0.05  # a target is met from here below it up to it
 _AIM = 0.975  # the middle of that
 _ATTEMPTS = 8
 _ROUNDS = 31
+_STEPS = 12  # of 1 % towards a plan that was not measured yet
 
 Choose = Callable[[Tables], Plan]
 
@@ -121,7 +122,7 @@ def meet(
     Args:
         model: what is cut; untouched.
         graph: of ``model``.
-        choose: returns a plan within the budget by the tables that it is given; called once a trial.
+        choose: returns a plan within the budget by the tables that it is given; called at least once a trial.
         budget: has a latency; its other limits are for ``choose`` to keep.
         tables: of ``reference``.
         trials: those of an interrupted run, and where new ones go.
@@ -139,13 +140,12 @@ def meet(
     current = _aimed(tables, tables.factor)
     while len(done) < _ATTEMPTS:
         try:
-            plan = choose(current)
+            plan, current = _new_plan(choose, current, done, _AIM * target_ms)
         except BudgetError as refused:
             if not done:
                 raise
             return _ended(done, target_ms, f"by the corrected tables no plan reaches it ({_first(refused)})", tables)
-        seen = next((trial for trial in done if trial.plan.keep == plan.keep), None)
-        if seen is not None:
+        if _known(plan, done) is not None:
             return _ended(done, target_ms, "no other plan is nearer by the corrected tables", tables)
         if known and known[0].plan.keep == plan.keep:
             trial = known.pop(0)
@@ -159,6 +159,26 @@ def meet(
             return _ended(done, target_ms, "", tables)
         current = _aimed(tables, _corrected(done, _AIM * target_ms))
     return _ended(done, target_ms, f"{_ATTEMPTS} trials were not enough", tables)
+
+
+def _new_plan(choose: Choose, tables: Tables, trials: list[Trial], goal_ms: float) -> tuple[Plan, Tables]:
+    """Return a plan that was not measured yet, and the tables that gave it.
+
+    Nearly equal factors give equal plans: from such a one on, the factor moves in small steps towards the goal.
+    """
+    plan = choose(tables)
+    for _ in range(_STEPS):
+        seen = _known(plan, trials)
+        if seen is None:
+            break
+        step = 1.01 if seen.measured_ms > goal_ms else 1 / 1.01
+        tables = replace(tables, factor=tables.factor * step)
+        plan = choose(tables)
+    return plan, tables
+
+
+def _known(plan: Plan, trials: list[Trial]) -> Trial | None:
+    return next((trial for trial in trials if trial.plan.keep == plan.keep), None)
 
 
 def _corrected(trials: list[Trial], goal_ms: float) -> float:
