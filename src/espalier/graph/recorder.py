@@ -234,21 +234,22 @@ def _with_provenance(refs: tuple[tuple, dict], name: str, numbers: list, func: A
     if name == "narrow" and len(args) > 3:  # slice(start, start + length)
         start, length = (_literal(n) for n in numbers[-2:])
         return (*args[:2], start, start + length, *args[4:]), kwargs
-    tagged = [n for n in reversed(numbers) if isinstance(n, Size | Real)]  # of equals the last: a convolution's groups
-
-    def place(item: Any) -> Any:
-        if isinstance(item, list) and item and all(type(v) is int for v in item):
-            return _align(item, name, numbers)
-        if isinstance(item, list | tuple):
-            return type(item)(place(v) for v in item)
-        if type(item) in (int, float) and tagged and name not in _DERIVES_SIZES:
-            same = (t for t in tagged if isinstance(t, Real) == isinstance(item, float) and plain(t) == item)
-            return next(same, item)
-        return item
-
     names = [argument.name for argument in func._schema.arguments]
-    placed = (a if n in _DIMENSIONS else place(a) for n, a in zip(names, args, strict=False))
-    return tuple(placed), {k: v if k in _DIMENSIONS else place(v) for k, v in kwargs.items()}
+    placed = (a if n in _DIMENSIONS else _placed(a, name, numbers) for n, a in zip(names, args, strict=False))
+    return tuple(placed), {k: v if k in _DIMENSIONS else _placed(v, name, numbers) for k, v in kwargs.items()}
+
+
+def _placed(item: Any, name: str, numbers: list) -> Any:
+    """Return an operator's argument with the numbers that Python passed in it."""
+    if isinstance(item, list) and item and all(type(v) is int for v in item):
+        return _align(item, name, numbers)
+    if isinstance(item, list | tuple):
+        return type(item)(_placed(v, name, numbers) for v in item)
+    if type(item) not in (int, float) or name in _DERIVES_SIZES:
+        return item
+    kind = Real if isinstance(item, float) else Size
+    same = (n for n in reversed(numbers) if isinstance(n, kind) and plain(n) == item)  # the last: conv's groups
+    return next(same, item)
 
 
 def _align(sizes: list[int], name: str, numbers: list) -> list[int]:
