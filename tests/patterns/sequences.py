@@ -106,8 +106,8 @@ def softmax(net: Net, scores: Tensor, v: Tensor) -> Tensor:
 def shifted(net: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Transformer-XL: relative positions by a shift of rows; biases a head for content and for place."""
     batch, heads, count, _ = q.shape
-    place = torch.sin(torch.arange(count)[:, None] * torch.tensor([1.0, 0.5, 0.2, 0.1])).to(q.dtype)
-    place = net.place(place).view(count, heads, net.width).transpose(0, 1)
+    place = torch.arange(count, dtype=q.dtype)[:, None] * torch.tensor([1.0, 0.5, 0.2, 0.1], dtype=q.dtype)
+    place = net.place(place.sin()).view(count, heads, net.width).transpose(0, 1)
     moved = (q + net.place_bias[:, None]) @ place.mT
     moved = torch.cat([moved.new_zeros(batch, heads, count, 1), moved], -1)
     moved = moved.view(batch, heads, count + 1, count)[:, :, 1:].view(batch, heads, count, count)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from .record import Op
 
-_COMPOSITE: dict[str, Callable] = {
+COMPOSITES: dict[str, Callable] = {
     "lstm": torch.lstm,
     "gru": torch.gru,
     "rnn_tanh": torch.rnn_tanh,
@@ -30,7 +30,7 @@ _COMPOSITE: dict[str, Callable] = {
 def execute(op: Op, args: tuple, kwargs: dict) -> Any:
     """Run an operator on real arguments; a view of what cannot be viewed becomes a copy."""
     if isinstance(op.func, str):
-        return _COMPOSITE[op.func](*args, **kwargs)
+        return COMPOSITES[op.func](*args, **kwargs)
     name = op.name
     if name in ("aten.view", "aten._unsafe_view") and op.func._overloadname == "default":
         return args[0].reshape(args[1])

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from ..core import CutError, Plan, Slice, Surgery
-from .execute import execute
+from .execute import COMPOSITES, execute
 from .graph import Graph
 from .kinds import check_cut
 from .operate import slice_tensor
@@ -137,6 +136,8 @@ class _Writer(SlicedReplay):
         places.update({value: f"constant_{i}" for i, value in enumerate(constants)})
         for value, name in places.items():
             _register(self.root, name, self.values[value])
+            if not isinstance(self.values[value], nn.Parameter):  # running the record may write into it
+                self.values[value] = self.values[value].clone()
             self.nodes[value] = self.program.get_attr(name)
 
     def step(self, index: int, op: Op) -> None:
@@ -173,7 +174,7 @@ class _Writer(SlicedReplay):
 def _target(op: Op) -> Callable:
     """Return what computes ``op`` when it is called with its arguments, as ``execute`` does."""
     if isinstance(op.func, str):
-        return getattr(torch, op.func, None) or getattr(functional, op.func)
+        return COMPOSITES[op.func]
     if op.name in ("aten.view", "aten._unsafe_view") and op.func._overloadname == "default":
         return torch.ops.aten.reshape.default
     return op.func
