@@ -59,6 +59,7 @@ def test_every_command_explains_itself_without_torch(name: str) -> None:
     command = [sys.executable, "-c", script, name, "--help"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"usage: espalier {name}" in out and out.endswith("False\n")
+    assert f"examples:\n  espalier {name}" in out and "--json" in out
 
 
 USER_FILE = """
@@ -137,6 +138,12 @@ REFUSED = [
     ("trace own.py:Leaves", "asked Python to exit (SystemExit: 0) during trace"),
     ("trace espalier:digits_cn", "digits_cnn"),
     ("report nowhere", "nowhere"),
+    ("bench espalier:digits_cnn --backends openvin", "Did you mean 'openvino'?"),
+    ("bench espalier:digits_cnn --rounds 0", "rounds is 0"),
+    ("bench nowhere", "nowhere"),
+    ("export nowhere", "nowhere"),
+    ("resume nowhere", "nowhere"),
+    ("runs --out nowhere", "nowhere"),
 ]
 
 

@@ -18,6 +18,8 @@ COMMANDS = {
     "runs": "list the runs of a folder, or compare some: espalier runs [RUN ...]",
     "trace": "show what can be pruned in a network, what is frozen, and why: espalier trace MODEL",
     "report": "write the report of a run folder again: espalier report RUN",
+    "bench": "time a network before and after, on every backend that is installed: espalier bench RUN",
+    "export": "write the result of a run in another format, checked: espalier export RUN --to onnx",
 }
 
 

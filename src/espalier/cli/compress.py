@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,34 +12,35 @@ from ..recipes.folder import RECIPE, new_folder
 from ..recipes.ledger import record
 from ..recipes.run import Result
 from . import options
+from .answer import Answer
 from .ask import agreed
 
 _DEMO = Settings(macs=0.3, rounds=3, train_epochs=15, round_epochs=3, epochs=17, batch_size=64)
 
 
-def demo(chosen: options.Demo) -> None:
+def demo(chosen: options.Demo) -> Answer:
     """Train, compress, save, reload and measure the zoo's ``digits_cnn``."""
     settings = _DEMO.model_copy(update={"macs": chosen.macs, "seed": chosen.seed})
     recipe = settings.recipe().model_copy(update={"model": "espalier:digits_cnn", "data": "digits"})
-    _start(recipe, new_folder(chosen.out, "demo"))
+    return _start(recipe, new_folder(chosen.out, "demo"))
 
 
-def compress(chosen: options.Compress) -> None:
+def compress(chosen: options.Compress) -> Answer:
     """Compress the user's choice of model on the user's choice of data."""
     names = {"model": chosen.model, "data": chosen.data, "pretrained": chosen.pretrained}
     more = {"weights": chosen.weights or "", "image_size": chosen.image_size}
-    recipe = chosen.settings.recipe().model_copy(update={**names, **more})
-    _start(recipe, new_folder(chosen.out, chosen.model))
+    recipe = chosen.settings().recipe().model_copy(update={**names, **more})
+    return _start(recipe, new_folder(chosen.out, chosen.model))
 
 
-def run(chosen: options.Run) -> None:
+def run(chosen: options.Run) -> Answer:
     """Do what a recipe file says."""
     given = {name: getattr(chosen, name) for name in ("model", "weights", "data", "seed")}
     recipe = read(chosen.recipe).model_copy(update={k: v for k, v in given.items() if v is not None})
-    _start(recipe, new_folder(chosen.out, Path(chosen.recipe).stem))
+    return _start(recipe, new_folder(chosen.out, Path(chosen.recipe).stem))
 
 
-def resume(chosen: options.Resume) -> None:
+def resume(chosen: options.Resume) -> Answer:
     """Go on with a run."""
     folder = Path(chosen.run)
     trusted = chosen.trust or agreed(folder, read(folder / RECIPE))
@@ -46,10 +48,10 @@ def resume(chosen: options.Resume) -> None:
         result = api.resume(folder, trusted=trusted)
     finally:
         record(folder.resolve().parent)
-    _show(result, folder)
+    return _answer(result, folder)
 
 
-def _start(recipe: Recipe, folder: Path) -> None:
+def _start(recipe: Recipe, folder: Path) -> Answer:
     """Run a recipe in a new folder; api.compress leaves a report whatever happens."""
     task = named.load(recipe)
     model = named.build(recipe, task)
@@ -59,11 +61,16 @@ def _start(recipe: Recipe, folder: Path) -> None:
         if folder.exists():
             print(f"run folder: {folder}", file=sys.stderr)
             record(folder.parent)
-    _show(result, folder)
+    return _answer(result, folder)
 
 
-def _show(result: Result, folder: Path) -> None:
-    print(result.comparison)
-    for line in filter(None, (result.run.proof, *result.run.notes)):
-        print(line)
-    print(f"report: {folder / 'report.html'}")
+def _answer(result: Result, folder: Path) -> Answer:
+    report = folder / "report.html"
+    data = {
+        "folder": str(folder),
+        "report": str(report),
+        "ratios": result.comparison.to_data()["ratios"],
+        "run": json.loads(result.run.to_json()),
+    }
+    words = filter(None, (result.run.proof, *result.run.notes))
+    return Answer(data, (str(result.comparison), *words, f"report: {report}"))

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from ..recipes import Settings
+from .groups import joined, part
 
 _Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-_Settings = Annotated[Settings, tyro.conf.arg(name=""), tyro.conf.UseAppendAction]
+_Folder = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+_Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
+_Whole = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+
+_BUDGET = ("macs", "params", "activations", "latency_ms", "size_mb", "max_drop", "backend", "threads")
+_CHOICE = ("criterion", "strategy", "keep", "round_to", "rounds", "score_batches")
+_REST = tuple(name for name in Settings.model_fields if name not in _BUDGET + _CHOICE)
+
+if TYPE_CHECKING:
+    _Budget = _Choice = _Training = Settings
+else:
+    _Budget = part("Budget", "What the result may cost, on which backend; give at least one limit.", _BUDGET)
+    _Choice = part("Choice", "Which units go, and in how many cuts.", _CHOICE)
+    _Training = part("Training", "How the network is trained before and after.", _REST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +38,8 @@ class Demo:
     """of everything random"""
     out: str = "runs"
     """where the run folder goes"""
+    json: _Flag = False
+    """print the run as JSON"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +51,23 @@ class Compress:
     data: str
     """digits; mnist:, cifar10:, cifar100: or camvid:PATH; parquet:PATH (a folder with train.parquet and test.parquet);
     imagefolder:PATH; huggingface:PATH (saved to disk); or path/to/file.py:function"""
-    weights: str | None = None
+    weights: _Text = None
     """file with the trained weights: safetensors, or a PyTorch checkpoint (read without pickle's code)"""
-    pretrained: bool = False
+    pretrained: _Flag = False
     """download the published weights of a timm or torchvision model"""
-    image_size: int | None = None
+    image_size: _Whole = None
     """height and width to scale images to"""
     out: str = "runs"
     """where the run folder goes"""
-    settings: _Settings = field(default_factory=Settings)
+    json: _Flag = False
+    """print the run as JSON"""
+    budget: _Budget = field(default_factory=_Budget)
+    choice: _Choice = field(default_factory=_Choice)
+    training: _Training = field(default_factory=_Training)
+
+    def settings(self) -> Settings:
+        """Return what was chosen as settings."""
+        return joined(self.budget, self.choice, self.training)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +76,30 @@ class Run:
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """recipe.toml, .yaml or .json"""
-    model: str | None = None
+    model: _Text = None
     """timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function"""
-    weights: str | None = None
+    weights: _Text = None
     """file with the trained weights"""
-    data: str | None = None
+    data: _Text = None
     """digits, parquet:PATH, imagefolder:PATH, ..."""
-    seed: int | None = None
+    seed: _Whole = None
     """of everything random"""
     out: str = "runs"
     """where the run folder goes"""
+    json: _Flag = False
+    """print the run as JSON"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resume:
     """Go on with a run that was stopped, from its last checkpoint."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: _Folder
     """the run folder"""
-    trust: bool = False
+    trust: _Flag = False
     """run the code of a path/to/file.py:function that the recipe names, even if the folder was written elsewhere"""
+    json: _Flag = False
+    """print the run as JSON"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +110,7 @@ class Runs:
     """runs to compare; all are listed when none is named"""
     out: str = "runs"
     """where the run folders are"""
-    json: bool = False
+    json: _Flag = False
     """print everything as JSON"""
 
 
@@ -91,7 +120,7 @@ class Trace:
 
     model: _Name
     """timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function"""
-    json: bool = False
+    json: _Flag = False
     """print everything as JSON"""
 
 
@@ -99,5 +128,67 @@ class Trace:
 class Report:
     """Write the report of a run folder again."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: _Folder
     """the run folder"""
+    json: _Flag = False
+    """print the run as JSON too"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Time a network before and after compression, in turns, on every backend that is installed."""
+
+    network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_MODEL")]
+    """a run folder: its dense network and its result; or a model's name: that network, and a cut of it"""
+    backends: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = ()
+    """some of eager, compile, onnxruntime and openvino; all when not given"""
+    batch: int = 1
+    """inputs of a forward pass"""
+    threads: _Whole = None
+    """of the backend; PyTorch's own number when not given"""
+    rounds: int = 30
+    """timings of each network"""
+    macs: float = 0.5
+    """for a model's name: the ratio of multiply-accumulates that its cut keeps"""
+    trust: _Flag = False
+    """run the code of a path/to/file.py:function that the run names, even if the folder was written elsewhere"""
+    json: _Flag = False
+    """print everything as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the result of a run in another format; it is run and compared with PyTorch before it has its name."""
+
+    run: _Folder
+    """the run folder"""
+    to: Literal["onnx", "openvino", "pt2"] = "onnx"
+    """ONNX, OpenVINO IR or torch.export's own format"""
+    batch: int = 1
+    """inputs of a forward pass; the exported network takes as many"""
+    out: _Text = None
+    """path of the file; model.onnx, .xml or .pt2 in the run folder when not given"""
+    trust: _Flag = False
+    """run the code of a path/to/file.py:function that the run names, even if the folder was written elsewhere"""
+    json: _Flag = False
+    """print what was written as JSON"""
+
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "demo": ("espalier demo", "espalier demo --macs 0.15 --out /tmp/runs"),
+    "compress": (
+        "espalier compress timm:resnet18 --data imagefolder:PATH --pretrained --macs 0.5",
+        "espalier compress espalier:cifar_resnet20 --weights FILE --data parquet:PATH --max-drop 1.0",
+        "espalier compress net.py:build --data imagefolder:PATH --latency-ms 12 --backend onnxruntime --size-mb 3",
+    ),
+    "run": ("espalier run recipe.toml", "espalier run recipe.toml --data cifar10:PATH --seed 1"),
+    "resume": ("espalier resume runs/demo-20260131-123456",),
+    "runs": ("espalier runs", "espalier runs demo-20260131-123456 demo-20260131-133456"),
+    "trace": ("espalier trace timm:vit_base_patch16_224", "espalier trace net.py:build --json"),
+    "report": ("espalier report runs/demo-20260131-123456",),
+    "bench": (
+        "espalier bench runs/demo-20260131-123456",
+        "espalier bench torchvision:resnet50 --macs 0.5 --backends eager onnxruntime --threads 1",
+    ),
+    "export": ("espalier export runs/demo-20260131-123456 --to onnx",),
+}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from typing import Any
 
 import tyro
@@ -12,6 +15,7 @@ from pydantic import ValidationError
 from ..core import EspalierError, ModelError, UnknownNameError
 from ..recipes.files import mistakes
 from . import COMMANDS, options
+from .answer import Answer
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
@@ -19,8 +23,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     try:
         if name not in COMMANDS:
             raise UnknownNameError("command", name, COMMANDS, "espalier --help lists them all.")
-        chosen = tyro.cli(_OPTIONS[name], prog=f"espalier {name}", args=list(arguments))
-        _obey(name, chosen)
+        chosen = _chosen(name, arguments)
+        with _logged():
+            answer = _obey(name, chosen)
+        (answer.print_json if chosen.json else answer.print)()
     except ValidationError as error:
         print("espalier: " + "\n".join(mistakes(error)), file=sys.stderr)
         return 2
@@ -36,14 +42,42 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _obey(name: str, chosen: Any) -> None:
-    """Do what was chosen; a model's own code that exits has not done it."""
+def _chosen(name: str, arguments: Sequence[str]) -> Any:
+    """Read the options; help ends with examples."""
+    kind = tyro.conf.OmitArgPrefixes[_OPTIONS[name]]
     try:
-        _verb(name)(chosen)
+        return tyro.cli(kind, prog=f"espalier {name}", args=list(arguments))
+    except SystemExit as stop:
+        if not stop.code:
+            print("\n".join(["examples:", *(f"  {line}" for line in options.EXAMPLES[name])]))
+        raise
+
+
+def _obey(name: str, chosen: Any) -> Answer:
+    """Do what was chosen; a model's own code that exits has not done it, and what it prints is no answer."""
+    try:
+        if not chosen.json:
+            return _verb(name)(chosen)
+        with redirect_stdout(sys.stderr):
+            return _verb(name)(chosen)
     except SystemExit as stop:
         raise ModelError(
             f"the model's own code asked Python to exit (SystemExit: {stop.code}) during {name}: remove that"
         ) from stop
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Show on stderr what the package logs: warnings, and the progress of long work where no bar can be drawn."""
+    log, handler = logging.getLogger("espalier"), logging.StreamHandler()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 _OPTIONS: dict[str, Any] = {
@@ -54,23 +88,13 @@ _OPTIONS: dict[str, Any] = {
     "runs": options.Runs,
     "trace": options.Trace,
     "report": options.Report,
+    "bench": options.Bench,
+    "export": options.Export,
 }
 
+_HOMES = {"demo": "compress", "run": "compress", "resume": "compress"}  # the others live in a module of their name
 
-def _verb(name: str) -> Callable[[Any], None]:
+
+def _verb(name: str) -> Callable[[Any], Answer]:
     """Import the command's code, and torch with it, only now that its options are right."""
-    if name == "trace":
-        from .trace import trace
-
-        return trace
-    if name == "report":
-        from .report import report
-
-        return report
-    if name == "runs":
-        from .runs import runs
-
-        return runs
-    from . import compress
-
-    return getattr(compress, name)
+    return getattr(import_module(f"espalier.cli.{_HOMES.get(name, name)}"), name)

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..core.run import Run
 from ..recipes import ledger
 from ..recipes.ledger import Line
+from .answer import Answer
 from .options import Runs
 
-_PIPE_WIDTH = 160
 
-
-def runs(chosen: Runs) -> None:
+def runs(chosen: Runs) -> Answer:
     """List all runs, or compare those that are named."""
     root = Path(chosen.out)
     if not chosen.names:
         lines = ledger.sync(root)
-        if chosen.json:
-            print(json.dumps([asdict(line) for line in lines], indent=1))
-        else:
-            _print(listed(lines))
-        return
+        return Answer([asdict(line) for line in lines], (listed(lines),))
     found = {name: ledger.find(root, Path(name).name) for name in chosen.names}
-    if chosen.json:
-        print(json.dumps({name: json.loads(run.to_json()) for name, run in found.items()}, indent=1))
-    else:
-        _print(compared(found))
+    return Answer({name: json.loads(run.to_json()) for name, run in found.items()}, (compared(found),))
 
 
 def listed(lines: list[Line]) -> Table:
@@ -69,10 +59,6 @@ def compared(found: dict[str, Run]) -> Table:
                 digits = {"accuracy": 4, "latency_ms": 3}.get(measure, 0)
                 table.add_row(f"{measure} {when}", *(_number(value, digits) for value in values))
     return table
-
-
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from .. import api
 from ..graph import trace as trace_model
+from .answer import Answer
 from .options import Trace
 
 if TYPE_CHECKING:
     from ..core import Tie
     from ..graph import Graph
 
-_PIPE_WIDTH = 160
 
-
-def trace(chosen: Trace) -> None:
+def trace(chosen: Trace) -> Answer:
     """Trace the model on its default example and print what the engine found."""
     model = api.model(chosen.model)
     graph = trace_model(model, api.default_example(model, chosen.model))
-    if chosen.json:
-        print(json.dumps(to_data(graph), indent=1))
-        return
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    for table in (groups_table(graph), ties_table(graph), frozen_table(graph)):
-        if table.row_count:
-            console.print(table)
+    tables = (groups_table(graph), ties_table(graph), frozen_table(graph))
     cost = graph.cost()
-    console.print(
+    words = (
         f"{len(graph.groups)} groups, {sum(graph.sizes.values()):,} units; "
-        f"{100 * graph.prunable_share:.1f} % of {cost.params:,} parameters are prunable; {cost.macs:,} MACs",
-        highlight=False,
+        f"{100 * graph.prunable_share:.1f} % of {cost.params:,} parameters are prunable; {cost.macs:,} MACs"
     )
+    return Answer(to_data(graph), (*(table for table in tables if table.row_count), words))
 
 
 def to_data(graph: Graph) -> dict[str, Any]:

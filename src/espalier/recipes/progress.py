@@ -1,9 +1,11 @@
-"""Progress bars on long work, silent where nobody watches."""
+"""Progress of long work: bars where a person watches, few lines in the log elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -12,12 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 T = TypeVar("T")
+_EVERY_SECONDS = 60.0  # between lines of a log
+_WORTH_SECONDS = 5.0  # work that takes less is not told of
 
 
 @contextmanager
 def bar(title: str, total: int | None = None, done: int = 0) -> Iterator[Callable[[str], None]]:
-    """Show a bar on stderr while the body runs; calling what it yields moves the bar by one and shows a text."""
-    console = Console(stderr=True)
+    """Follow long work; calling what it yields moves it by one and shows a text.
+
+    A person who watches sees a bar on stderr with the time left; a log gets a line a minute and one at the end.
+    """
+    if not watched():
+        yield from _logged(title, total, done)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -25,9 +34,28 @@ def bar(title: str, total: int | None = None, done: int = 0) -> Iterator[Callabl
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=not watched()) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total, completed=done, text="")
         yield lambda text: progress.update(task, advance=1, text=text)
+
+
+def _logged(title: str, total: int | None, done: int) -> Iterator[Callable[[str], None]]:
+    log = logging.getLogger("espalier")
+    begun = said = time.monotonic()
+    count, words = done, ""
+
+    def advance(text: str) -> None:
+        nonlocal count, said, words
+        count, words, now = count + 1, text or words, time.monotonic()
+        if now - said >= _EVERY_SECONDS and total:
+            left = (now - begun) / (count - done) * (total - count)
+            log.info("%s: %d of %d, about %.0f s left%s", title, count, total, left, f", {words}" if words else "")
+            said = now
+
+    yield advance
+    seconds = time.monotonic() - begun
+    if seconds >= _WORTH_SECONDS:
+        log.info("%s: %.0f s%s", title, seconds, f", {words}" if words else "")
 
 
 def each(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:

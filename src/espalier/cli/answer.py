@@ -1,0 +1,38 @@
+"""What a command gives back: the same thing for a machine and for a person."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+_PIPE_WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outcome of a command.
+
+    Attributes:
+        data: what JSON can hold.
+        shown: lines and tables for a person.
+    """
+
+    data: Any
+    shown: tuple[RenderableType, ...]
+
+    def print_json(self) -> None:
+        """Print one JSON document."""
+        print(json.dumps(self.data, indent=1))
+
+    def print(self) -> None:
+        """Print lines and tables; wider than a terminal where a file reads them."""
+        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        for part in self.shown:
+            if isinstance(part, str):
+                print(part)
+            else:
+                console.print(part, highlight=False)

@@ -1,0 +1,64 @@
+"""A network before and after, from a run folder or from a model's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import api, criteria
+from ..core import Budget, FileError
+from ..graph import cut, load, trace
+from ..measure.layers import example_of
+from ..recipes import named, read
+from ..recipes.folder import RECIPE, RUN, read_run
+from ..recipes.steps import Save
+from ..selection import plan
+from .ask import agreed
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two networks and an input of both; ``macs_ratio`` is after / before, None where it is not known."""
+
+    dense: nn.Module
+    small: nn.Module
+    example: Any
+    macs_ratio: float | None
+
+
+def from_run(folder: Path, batch: int, *, trust: bool) -> Pair:
+    """Load the dense network and the result of a run.
+
+    Raises:
+        FileError: the run has no result yet, or the folder was written elsewhere and names code.
+    """
+    run, recipe = read_run(folder), read(folder / RECIPE)
+    result = folder / next((step.name for step in recipe.steps if isinstance(step, Save)), "model.safetensors")
+    if not result.exists():
+        raise FileError(f"{folder}: the run is {run.status} and has saved no result: espalier resume {folder}")
+    if not trust and not agreed(folder, recipe):
+        raise FileError(f"{folder} was not written here and names code: look at that file, and then say --trust")
+    task = named.load(recipe)
+    original = named.build(recipe, task)
+    trained = folder / "dense.safetensors"
+    dense = load(trained, original) if trained.exists() else original
+    before, after = run.before.macs, run.after.macs
+    ratio = after / before if before and after is not None else None
+    return Pair(dense.eval(), load(result, original).eval(), task.example(batch), ratio)
+
+
+def from_name(name: str, batch: int, macs: float) -> Pair:
+    """Build a model and cut it by magnitude to a ratio of its MACs."""
+    model = api.model(name).eval()
+    graph = trace(model, api.default_example(model, name))
+    chosen = plan(graph, criteria.magnitude(model, graph), Budget(macs=macs))
+    small = cut(model, graph, chosen)
+    return Pair(model, small, example_of(graph, batch), graph.plan_cost(chosen).macs / graph.cost().macs)
+
+
+def is_run(name: str) -> bool:
+    """Say whether this is a run folder."""
+    return (Path(name) / RUN).is_file()
