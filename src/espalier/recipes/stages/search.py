@@ -1,11 +1,12 @@
 """Search: the smallest network whose drop on validation stays within a limit.
 
     accepted <- dense
-    repeat:  trial <- cut(accepted, to factor * its cost), mended, fine-tuned
+    repeat:  trial <- cut(accepted, to factor * its cost), mended
+             drop(trial) > max_drop ?   trial <- fine-tuned trial                         (only where it is needed)
              drop(trial) <= max_drop ?  accepted <- trial  :  factor <- sqrt(factor)      (the trial is undone)
     until the budget is met, the factor is too near 1 to matter, or the rounds are used up
 
-Each trial is judged once, at the end of its last epoch: picking the best of several looks would pick the luckiest.
+A trial that was trained is judged at the end of its last epoch: the best of several looks would be the luckiest.
 The drop is paired: dense and trial see the same validation examples. Its interval is reported.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ...core import Budget, BudgetError, Cost
@@ -32,20 +34,18 @@ def search(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
     """Return the smallest network that was accepted; the dense one where none was."""
     assert step.max_drop is not None
     reference = work.score("dense/score", work.dense)
+    enough = reference - step.max_drop / 100 - 1e-9
     aim = aim_of(step, name, work)
     cost, limits = aim.dense, aim.limits
     accepted, factor, ended = handle, step.step_ratio, f"its {step.max_rounds} rounds were used up"
     work.checkpoints.pin("accepted", accepted)
     for done in range(1, step.max_rounds + 1):
-        trial, found = _trial(
-            step, f"{name}/round-{done}", work, accepted, Target(_budget(cost, factor, limits), aim.tables)
-        )
-        good = found is not None and 100 * (reference - found[1]) <= step.max_drop
-        if found is not None:
-            _visit(work, done, found, good)
-        if good:
-            assert found is not None
-            accepted, cost = trial, found[0]
+        target = Target(_budget(cost, factor, limits), aim.tables)
+        trial = _trial(step, f"{name}/round-{done}", work, accepted, (target, enough))
+        for point in trial.points:
+            work.visit(point)
+        if trial.points and trial.points[-1].accepted:
+            accepted, cost = trial.handle, trial.cost
             work.checkpoints.pin("accepted", accepted)
             work.narrowed(accepted)
             if limits and all(getattr(cost, measure) <= limit for measure, limit in limits.items()):
@@ -60,21 +60,34 @@ def search(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
     return accepted
 
 
-def _trial(
-    step: Prune, key: str, work: Work, accepted: Handle, target: Target
-) -> tuple[Handle, tuple[Cost, float] | None]:
-    """Return a smaller network with its cost and score; no score where no plan is that small."""
+@dataclass(frozen=True)
+class _Trial:
+    """A smaller network, what it costs, and its points on the path; no point where no plan is that small."""
+
+    handle: Handle
+    cost: Cost
+    points: tuple[Point, ...] = ()
+
+
+def _trial(step: Prune, key: str, work: Work, accepted: Handle, goal: tuple[Target, float]) -> _Trial:
+    """Cut and mend; train only where that alone loses too much."""
+    target, enough = goal
     try:
-        trial, cost = cut_once(step, f"{key}/cut", work, accepted, target)
+        handle, cost = cut_once(step, f"{key}/cut", work, accepted, target)
     except BudgetError as error:
         work.journal.note(f"the search met the smallest plan: {str(error).splitlines()[0]}")
-        return accepted, None
-    score = work.score(f"{key}/score", trial)
-    work.visit(Point(stage=key.rpartition("/")[2], kind="cut", macs=cost.macs, params=cost.params, score=score))
-    if step.finetune is not None and step.finetune.epochs:
+        return _Trial(accepted, Cost(0, 0, 0))
+    scores = {"cut": work.score(f"{key}/score", handle)}
+    if scores["cut"] < enough and step.finetune is not None and step.finetune.epochs:
         words = f"fine-tuning in {key.rpartition('/')[2].replace('-', ' ')} of the search"
-        trial, score = work.learn(f"{key}/train", trial, step.finetune, words)
-    return trial, (cost, score)
+        handle, scores["trained"] = work.learn(f"{key}/train", handle, step.finetune, words)
+    good = list(scores.values())[-1] >= enough
+    stage = key.rpartition("/")[2]
+    points = (
+        Point(stage=stage, kind=kind, macs=cost.macs, params=cost.params, score=score, accepted=good)  # type: ignore[arg-type]
+        for kind, score in scores.items()
+    )
+    return _Trial(handle, cost, tuple(points))
 
 
 def _budget(cost: Cost, factor: float, limits: Mapping[str, int | float]) -> Budget:
@@ -83,13 +96,6 @@ def _budget(cost: Cost, factor: float, limits: Mapping[str, int | float]) -> Bud
     steps = {name: max(factor * getattr(cost, name), limit) for name, limit in measures.items()}
     given: dict[str, Any] = {name: value if name == "latency_ms" else int(value) for name, value in steps.items()}
     return Budget(**given)
-
-
-def _visit(work: Work, done: int, found: tuple[Cost, float], good: bool) -> None:
-    cost, score = found
-    work.visit(
-        Point(stage=f"round-{done}", kind="trained", macs=cost.macs, params=cost.params, score=score, accepted=good)
-    )
 
 
 def _conclude(step: Prune, name: str, work: Work, accepted: Handle, why: tuple[float, str]) -> None:
