@@ -10,7 +10,7 @@ STAMP  := .venv/.ready-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 MARKERS := $(if $(filter true,$(CI)),not nightly,not nightly and not slow)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-recovery bench-loading clean
+.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-loop bench-recovery bench-loading clean
 
 help:
 	@echo "make demo            train, prune, prove and report on real handwritten digits"
@@ -75,6 +75,9 @@ bench-loading: setup
 
 bench-recovery: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.recovery
+
+bench-loop: setup
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.loop
 
 bench-demo: setup
 	$(BIN)/python -m benchmarks.demo
