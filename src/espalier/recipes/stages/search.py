@@ -105,10 +105,12 @@ def _conclude(step: Prune, name: str, work: Work, accepted: Handle, why: tuple[f
     work.narrowed(accepted)
     drop = reference - work.score(f"{name}/score", accepted)
     low, high = 100 * (drop - found["half"]), 100 * (drop + found["half"])
+    interval = f"95 % interval {low:.2f} to {high:.2f}, paired, over {found['batches']} batches"
+    if found["batches"] < 2:
+        interval = "one batch gives no interval: how sure that is is not known"
     work.journal.note(
         f"search: {ended}. At its end the {work.task.metric} on validation had dropped by "
-        f"{100 * drop:.2f} points (95 % interval {low:.2f} to {high:.2f}, paired, over {found['batches']} "
-        f"batches); {step.max_drop:g} were allowed. The reference is the dense network before the first cut "
+        f"{100 * drop:.2f} points ({interval}); {step.max_drop:g} were allowed. The reference is the dense network before the first cut "
         f"({100 * reference:.2f} %), which had none of the extra epochs that the small one has"
     )
 
