@@ -110,8 +110,8 @@ def _conclude(step: Prune, name: str, work: Work, accepted: Handle, why: tuple[f
         interval = "one batch gives no interval: how sure that is is not known"
     work.journal.note(
         f"search: {ended}. At its end the {work.task.metric} on validation had dropped by "
-        f"{100 * drop:.2f} points ({interval}); {step.max_drop:g} were allowed. The reference is the dense network before "
-        f"the first cut ({100 * reference:.2f} %), which had none of the extra epochs that the small one has"
+        f"{100 * drop:.2f} points ({interval}); {step.max_drop:g} were allowed. The reference is the dense network "
+        f"before the first cut ({100 * reference:.2f} %), which had none of the extra epochs that the small one has"
     )
 
 
