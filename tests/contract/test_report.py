@@ -171,8 +171,10 @@ def test_latency_shows_its_interval() -> None:
     assert card.after == "2 ms" and card.change == "52 % of before (95 % interval 50 to 56)" and card.share == 0.52
     assert card.interval == (0.5, 0.56) and card.gloss == "one forward pass: eager, 1 thread"
     assert "Time of one forward pass" not in render(run)
-    asked = dataclasses.replace(timed, target_ms=2.1)
-    assert "Asked for" in render(dataclasses.replace(run, latencies=(timed, asked)))
+    for target, words in ((1.95, "1.95 ms met"), (1.6, "1.6 ms missed by 25 %")):
+        asked = dataclasses.replace(timed, target_ms=target)
+        text = re.sub(r"\s+", " ", Page(render(dataclasses.replace(run, latencies=(timed, asked)))).text)
+        assert "Asked for" in text and words in text
 
 
 def test_the_page_says_which_data_decided_what() -> None:
