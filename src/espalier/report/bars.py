@@ -53,7 +53,7 @@ class Bars:
     @property
     def compact(self) -> bool:
         """Whether there are too many rows to show them all at once."""
-        return len(self.rows) > 24
+        return len(self.rows) > 32
 
 
 @dataclass(frozen=True)

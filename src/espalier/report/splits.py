@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..core.run import Run
@@ -19,14 +20,25 @@ class Split:
 
 def splits(run: Run) -> list[Split]:
     """Return the three splits, as far as the run knows them."""
-    uses = {"train": _TRAIN, "validation": _validation(run), "test": _test(run)}
+    uses = {"train": _train(run), "validation": _validation(run), "test": _test(run)}
     sizes = {name: f"{count:,} {'batch' if count == 1 else 'batches'}" for name, count in run.splits.items()}
     if run.readings:
         sizes["test"] = f"{run.readings[-1].examples:,} examples"
     return [Split(name.capitalize(), sizes[name], use) for name, use in uses.items() if name in sizes]
 
 
-_TRAIN = "Fitted every weight, ranked the units by importance, and repaired the network after cuts."
+def _train(run: Run) -> str:
+    given = (
+        ("trained the weights", bool(run.history)),
+        ("ranked the units by importance", 'criterion = "taylor' in run.recipe),
+        ("repaired the network after cuts", re.search(r'kind = "recover"|^recover = \[\s*"', run.recipe, re.M)),
+    )
+    uses = [words for words, done in given if done]
+    return (
+        f"It {', '.join(uses[:-1])}{' and ' if len(uses) > 1 else ''}{uses[-1]}."
+        if uses
+        else "Nothing was fitted on it."
+    )
 
 
 def _validation(run: Run) -> str:

@@ -27,7 +27,7 @@ def path_chart(run: Run) -> Chart | None:
     shown = [Series(name, role, tuple(d for p, d in dots if _role(p) == role)) for role, name in _NAMES.items()]
     return Chart(
         key="path",
-        title=f"Validation {run.metric} against cost",
+        title=f"Validation {run.metric}, %, against cost",
         x_label="MACs, % of the network it began with" if whole else "MACs, millions",
         y_label=f"validation {run.metric}, %",
         series=(way, *(series for series in shown if series.dots)),
