@@ -118,6 +118,11 @@ def resume(
 @contextmanager
 def _reported(folder: Path, *, anyway: bool = False) -> Iterator[None]:
     """Write the report of a run however it ends: one that was interrupted or failed has its report too."""
+    from .engines import leads
+
+    if not leads():
+        yield
+        return
     existed = folder.exists() and not anyway
     try:
         yield

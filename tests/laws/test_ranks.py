@@ -101,12 +101,12 @@ def a_plan_that_does_not_fit(rank: int) -> Any:
 def a_plan_damaged_on_the_way(rank: int) -> Any:
     model = network()
     graph = es.trace(model, torch.zeros(2, 4))
-    heard = ranks._broadcast
+    heard = ranks.broadcast
 
     def damaged(text: str) -> str:
         return heard(text).replace("[0, 1]", "[0, 2]") if rank == 1 else heard(text)
 
-    with patch.object(ranks, "_broadcast", damaged):
+    with patch.object(ranks, "broadcast", damaged):
         return es.cut(model, graph, plan(0, 1))
 
 

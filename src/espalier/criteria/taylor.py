@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core import ModelError, UnknownNameError
+from ..graph import ranks
 from .pooling import normalised, reduced
 from .slices import Scores, elements, fold, slot_parameters, widened
 
@@ -22,6 +24,7 @@ _FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "element": torch.abs,
     "square": torch.square,
 }
+_STOPPED = "nothing was scored on any rank"
 
 
 def taylor(
@@ -42,7 +45,9 @@ def taylor(
                    sum_j   P_s[u, j] ^ 2                 form "square":  the paper's squared form
         score[u] = normalise over u ( reduce over slots s ( mean over batches ( t[u, s] ) ) )
 
-    The model runs in eval mode and comes back as it was: mode, gradients, ``requires_grad``, buffers.
+    The model runs in eval mode and comes back as it was: mode, gradients, ``requires_grad``, buffers. In a group of
+    processes every rank calls this with its part of each batch, and gradients are averaged over ranks before anything
+    else is done with them; a loss that weighs parts by their sizes makes that the gradient of the whole batch.
 
     Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, arXiv:1906.10771,
     section 3.1; first-order criterion of arXiv:1611.06440. Recalled, not re-checked against the papers' text.
@@ -67,7 +72,8 @@ def taylor(
     count = 0
     with _scoring(model, list(tensors)) as parameters:
         for inputs, targets in batches:
-            products = _products(parameters, _loss(model, loss, inputs, targets))
+            value = ranks.together(partial(_loss, model, loss, inputs, targets), otherwise=_STOPPED)
+            products = _products(parameters, value)
             measured = fold(graph, products, _FORMS[form])
             for name, pairs in measured.items():
                 before = sums.get(name) or [(slot, 0.0) for slot, _ in pairs]
@@ -103,7 +109,7 @@ def _loss(model: nn.Module, loss: Callable[[Any, Any], Tensor], inputs: Any, tar
 
 def _products(parameters: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
     """Return weight times gradient for every parameter; zero where the loss does not depend on it."""
-    gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    gradients = ranks.mean(torch.autograd.grad(value, list(parameters.values()), allow_unused=True))
     return {
         name: torch.zeros_like(weight.detach()) if gradient is None else widened(weight.detach()) * widened(gradient)
         for (name, weight), gradient in zip(parameters.items(), gradients, strict=True)

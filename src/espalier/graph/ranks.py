@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -22,12 +23,26 @@ from ..core import CutError, EspalierError, Plan, cause
 
 T = TypeVar("T")
 
+_alone = False
 _DEVICES = {"nccl": "cuda", "xccl": "xpu"}  # backends that do not reach the CPU's memory
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process cut and score by itself while the body runs, as if there were no others."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def are_many() -> bool:
     """Whether this process is one of several in a group."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return (
+        not _alone and distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    )
 
 
 def agreed(plan: Plan, fingerprint: Callable[[], str]) -> Plan:
@@ -43,23 +58,27 @@ def agreed(plan: Plan, fingerprint: Callable[[], str]) -> Plan:
     own = together(fingerprint)
     if not are_many():
         return plan
-    found = _gather(own)
+    found = gather(own)
     if len(set(found)) > 1:
         other = next(i for i, one in enumerate(found) if one != found[0])
         raise CutError(
             f"the ranks hold different networks: rank 0's has the fingerprint {found[0]}, rank {other}'s "
             f"{found[other]}. Build, and cut so far, the same network everywhere; nothing was cut on any rank"
         )
-    text = _broadcast(plan.to_json() if distributed.get_rank() == 0 else "")
-    hashes = _gather(hashlib.sha256(text.encode()).hexdigest())
+    text = broadcast(plan.to_json() if distributed.get_rank() == 0 else "")
+    hashes = gather(hashlib.sha256(text.encode()).hexdigest())
     if len(set(hashes)) > 1:
         other = next(i for i, one in enumerate(hashes) if one != hashes[0])
         raise CutError(f"rank {other} received another plan than rank 0 sent; nothing was cut on any rank")
     return Plan.from_json(text)
 
 
-def together(action: Callable[[], T]) -> T:
+def together(action: Callable[[], T], *, otherwise: str = "nothing was cut on any rank") -> T:
     """Return what ``action`` returns, if it succeeds on every rank.
+
+    Args:
+        action: what every rank does.
+        otherwise: what that means, in the words of the ranks on which it went well.
 
     Raises:
         Exception: this rank's own.
@@ -73,20 +92,42 @@ def together(action: Callable[[], T]) -> T:
         result = action()
     except Exception as error:
         trouble = error
-    said = _gather("" if trouble is None else _words(trouble))
+    said = gather("" if trouble is None else _words(trouble))
     if trouble is not None:
         raise trouble
     failed = [f"rank {i}: {words}" for i, words in enumerate(said) if words]
     if failed:
-        raise CutError(f"nothing was cut on any rank, because {failed[0]}")
+        raise CutError(f"{otherwise}, because {failed[0]}")
     return result
+
+
+def mean(tensors: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """Return the means of tensors over all ranks, in one collective a type; None where no rank has one.
+
+    Every rank gives as many, of the same shapes; what is None on one is None on all.
+    """
+    found = list(tensors)
+    if not are_many():
+        return found
+    kinds: dict[torch.dtype, list[int]] = {}
+    for place, tensor in enumerate(found):
+        if tensor is not None:
+            kinds.setdefault(tensor.dtype, []).append(place)
+    for places in kinds.values():
+        own = [tensor for place in places if (tensor := found[place]) is not None]
+        flat = torch.cat([tensor.flatten() for tensor in own])
+        distributed.all_reduce(flat)
+        flat /= distributed.get_world_size()
+        for place, tensor, one in zip(places, own, flat.split([t.numel() for t in own]), strict=True):
+            found[place] = one.view(tensor.shape)
+    return found
 
 
 def _words(error: Exception) -> str:
     return str(error) if isinstance(error, EspalierError) else cause(error)
 
 
-def _gather(text: str) -> list[str]:
+def gather(text: str) -> list[str]:
     """Return every rank's text, in the order of ranks."""
     device, world = _device(), distributed.get_world_size()
     data = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8)
@@ -100,7 +141,7 @@ def _gather(text: str) -> list[str]:
     return [_read(one[: int(size)]) for one, size in zip(texts, sizes, strict=True)]
 
 
-def _broadcast(text: str) -> str:
+def broadcast(text: str) -> str:
     """Return rank 0's text."""
     device = _device()
     data = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8).to(device)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..engines.engine import local
+
 
 class Average:
     """The moving average of a network.
@@ -39,5 +41,5 @@ class Average:
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+    for tensor in (*model.parameters(), *model.buffers()):
+        yield local(tensor)

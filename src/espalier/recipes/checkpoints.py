@@ -14,18 +14,23 @@ removed last. Whatever moment a crash picks, the last ``progress.json`` and all 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..core import FileError
 from ..core.atomic import write_text
+from ..engines.engine import Alone, Engine
 from . import chance
 from .folder import cannot_write
+from .sharded import read_shards, write_shards
 from .state import State, files_of, read_state, settle, write_state
 
 _FILE = "progress.json"
@@ -67,11 +72,14 @@ class Checkpoints:
 
     Attributes:
         seed: of the run; each stage gets its own from it.
-        folder: of the files, or None to keep everything in memory.
+        folder: of the files, or None to keep everything in memory. All ranks see it, and rank 0 writes.
+        engine: makes what a stage found and left the same on every rank: rank 0's.
+        note: what a user should know about how the run goes on.
     """
 
-    def __init__(self, folder: Path | None, original: nn.Module, seed: int) -> None:
+    def __init__(self, folder: Path | None, original: nn.Module, seed: int, engine: Engine | None = None) -> None:
         self.folder, self.seed = folder, seed
+        self.engine = engine or Alone(torch.device("cpu"))
         self._original = original
         self._stages: list[dict[str, Any]] = []
         self._partial: dict[str, Any] | None = None
@@ -79,10 +87,11 @@ class Checkpoints:
         self._next = 0
         self._written = 0
         self._pins: dict[str, Handle] = {}
-        if folder is not None and (folder / _FILE).exists():
+        self.note = ""
+        if folder is not None and self.engine.first(lambda: (folder / _FILE).exists()):
             self._read(folder)
         elif folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.engine.first(lambda: folder.mkdir(parents=True, exist_ok=True))
             self._commit()
 
     @property
@@ -101,7 +110,7 @@ class Checkpoints:
         known = self._known(key)
         if known is None:
             chance.seed_all(self.seed_of(key))
-            known = {"key": key, "found": work(), "state": None}
+            known = {"key": key, "found": self.engine.agreed(work()), "state": None}
             self._done(known)
         self._found[key] = known["found"]
         return known["found"]
@@ -114,6 +123,8 @@ class Checkpoints:
         chance.seed_all(self.seed_of(key))
         state, found = work()
         state.model.eval()
+        self.engine.equal(state.model, state.optimizer)
+        found = self.engine.agreed(found)
         settle(state.model, state.optimizer)
         data = self._write(state) if self.folder is not None else {}
         self._done({"key": key, "found": found, "state": data})
@@ -123,13 +134,26 @@ class Checkpoints:
         """Return how far the stage had come when the last process ended, if it was on its way."""
         if self._partial is None or self._partial["key"] != key or self.folder is None:
             return None
-        state, extra = read_state(self.folder, self._partial["state"], self._original)
+        data, folder = self._partial["state"], self.folder
+        if "surgery" in data:
+            from ..engines.checkpoint import read  # one process needs none of it
+
+            tensors = read(folder / f"{data['name']}.shards")
+            state, extra = read_shards(folder, data, tensors, self._original)
+        else:
+            state, extra = read_state(folder, data, self._original)
         return Partial(state, self._partial["notes"], extra)
 
     def save_partial(self, key: str, state: State, notes: Mapping[str, Any], extra: Mapping[str, Tensor]) -> None:
         """Write how far a stage has come; ``notes`` is what JSON can hold."""
         if self.folder is not None:
-            self._partial = {"key": key, "notes": notes, "state": self._write(state, extra)}
+            if self.engine.shards:
+                self._written += 1
+                self.engine.first(partial(_remove, self.folder / f"{self._written:04d}.shards"))  # of a crash
+                data = write_shards(self.folder, f"{self._written:04d}", state, extra, self.engine)
+            else:
+                data = self._write(state, extra)
+            self._partial = {"key": key, "notes": notes, "state": data}
             self._commit()
 
     def pin(self, role: str, handle: Handle) -> None:
@@ -139,9 +163,7 @@ class Checkpoints:
     def forget(self) -> None:
         """Remove everything: the run is over."""
         if self.folder is not None:
-            for path in self.folder.iterdir():
-                path.unlink()
-            self.folder.rmdir()
+            self.engine.first(partial(_remove, self.folder))
 
     def _known(self, key: str) -> dict[str, Any] | None:
         if not self.replaying:
@@ -163,7 +185,7 @@ class Checkpoints:
     def _write(self, state: State, extra: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         assert self.folder is not None
         self._written += 1
-        return write_state(self.folder, f"{self._written:04d}", state, extra)
+        return self.engine.first(partial(write_state, self.folder, f"{self._written:04d}", state, extra))
 
     def _load(self, data: dict[str, Any]) -> State:
         if self.folder is None:
@@ -174,36 +196,54 @@ class Checkpoints:
 
     def _commit(self) -> None:
         """Write ``progress.json``, then remove the files that it no longer needs."""
-        if self.folder is None:
-            return
+        if self.folder is not None:
+            self.engine.first(partial(self._record, self.folder))
+
+    def _record(self, folder: Path) -> None:
         last = next((s["state"] for s in reversed(self._stages) if s["state"]), None)
         partial = self._partial["state"] if self._partial else None
         needed = [data for data in (last, partial, *(pin.data for pin in self._pins.values())) if data]
         record = {
             "espalier_progress": _VERSION,
             "written": self._written,
+            "ranks": self.engine.ranks,
             "stages": self._stages,
             "partial": self._partial,
         }
         try:
-            write_text(self.folder / _FILE, json.dumps(record))
+            write_text(folder / _FILE, json.dumps(record))
         except OSError as error:
-            raise FileError(cannot_write(self.folder / _FILE, error)) from error
+            raise FileError(cannot_write(folder / _FILE, error)) from error
         names = {_FILE, *(name for data in needed for name in files_of(data))}
-        for path in self.folder.iterdir():
+        for path in folder.iterdir():
             if path.name not in names:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def _read(self, folder: Path) -> None:
         path = folder / _FILE
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = self.engine.first(lambda: json.loads(path.read_text(encoding="utf-8")))
             if record["espalier_progress"] != _VERSION:
                 raise FileError(f"{path} has version {record['espalier_progress']!r}; this Espalier reads {_VERSION}")
             self._stages, self._partial = list(record["stages"]), record["partial"]
             self._written = int(record["written"])
+            was = int(record.get("ranks", 1))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FileError(f"{path} is damaged: {error!r:.120}") from error
+        if was != self.engine.ranks:
+            self._partial = None
+            self.note = (
+                f"the run went on with {self.engine.ranks} processes after {was}: the stage under way began again, and "
+                "the result is not bit by bit what it would have been"
+            )
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder of shards."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Plan
-from ..graph import trace
+from ..graph import Graph, trace
 from ..methods import Context, Restore, Snapshot
 from . import chance
 from .learner import Learner
+from .optimizers import TrainingError
 
 if TYPE_CHECKING:
     from .loop import Lesson
@@ -37,7 +38,12 @@ class Companion:
         """Start the method, or bring it to where a checkpoint was taken."""
         if self.method is None:
             return
-        self.graph = trace(self.learner.model, self.lesson.task.example())
+        if self.lesson.engine.shards:
+            raise TrainingError(
+                f"{type(self.method).__name__} watches whole weights while they are trained, and FSDP keeps shards of "
+                "them: use engine = 'ddp'"
+            )
+        self.graph = self._traced()
         self.state = self.method.start(self.learner.model, self.graph, self._context())
         self.running = True
         if _JSON in extra:
@@ -61,7 +67,7 @@ class Companion:
             self._cut(wish)
         else:
             return False
-        self.graph = trace(self.learner.model, self.lesson.task.example())
+        self.graph = self._traced()
         self.method.after_cut(self.state, self.learner.model, self.graph)
         return True
 
@@ -89,14 +95,19 @@ class Companion:
         text = torch.tensor(list(plain.encode()), dtype=torch.uint8)
         return {**tensors, _JSON: text, "method-generator": self.generator.get_state()}
 
+    def _traced(self) -> Graph:
+        return trace(self.learner.model, self.lesson.task.example().to(self.lesson.engine.device))
+
     def _cut(self, plan: Plan) -> None:
+        plan = Plan.from_json(self.lesson.engine.agreed(plan.to_json()))
         self.learner.cut(self.graph, plan, channels_last=self.lesson.training.channels_last)
 
     def _context(self) -> Context:
-        task = self.lesson.task
+        task, engine = self.lesson.task, self.lesson.engine
 
         def evaluate(model: nn.Module) -> float:
-            return task.evaluate(model, task.validation)
+            engine.lead(model)
+            return task.measure(model, task.validation, sum_ranks=engine.sum)[task.metric]
 
         def batches(count: int) -> Iterable[tuple[Any, Any]]:
             epoch, task.train.epoch = task.train.epoch, self.lesson.first_epoch
@@ -112,6 +123,6 @@ class Companion:
             batches=batches,
             loss=task.loss,
             steps=self.lesson.training.epochs * -(-len(task.train) // self.lesson.training.accumulate_steps),
-            sum_ranks=lambda tensor: tensor,
+            sum_ranks=engine.sum,
             generator=self.generator,
         )

@@ -36,11 +36,14 @@ class Journal:
         run: the run so far.
         folder: where it is written, or None.
         quiet: says when to write nothing: while what an earlier process did is looked up.
+        silent: write nothing at all: another rank does.
     """
 
-    def __init__(self, run: Run, folder: Path | None, quiet: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, run: Run, folder: Path | None, quiet: Callable[[], bool] = lambda: False, *, silent: bool = False
+    ) -> None:
         self.run = run if run.started else dataclasses.replace(run, started=now())
-        self.folder, self.quiet = folder, quiet
+        self.folder, self.quiet, self.silent = folder, quiet, silent
 
     def __enter__(self) -> Self:
         """Write the run as it is now."""
@@ -83,14 +86,14 @@ class Journal:
         Raises:
             FileError: it cannot be written.
         """
-        if self.folder is not None:
+        if self.folder is not None and not self.silent:
             try:
                 write_text(self.folder / name, text)
             except OSError as error:
                 raise FileError(cannot_write(self.folder / name, error)) from error
 
     def _files(self) -> dict[str, int]:
-        if self.folder is None:
+        if self.folder is None or self.silent:
             return {}
         found = (path for path in sorted(self.folder.iterdir()) if not path.name.startswith(".") and path.is_file())
         return {path.name: path.stat().st_size for path in found if path.name not in (RUN, "report.html")}

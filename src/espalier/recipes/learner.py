@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..core import Plan
+from ..engines.engine import like
 from ..graph import carry_optimizer, cut
 from ..graph.tensors import named_tensors
 from .average import Average
@@ -18,6 +20,7 @@ from .optimizers import continued
 from .state import State, settle
 
 if TYPE_CHECKING:
+    from ..engines.engine import Engine
     from ..graph import Graph
     from .steps import Training
 
@@ -34,7 +37,7 @@ class Learner:
     """
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     kept: Mapping[str, tuple[int, ...]]
     average: Average | None = None
 
@@ -51,6 +54,21 @@ class Learner:
         settle(own.model, optimizer, channels_last=training.channels_last)
         average = None if training.ema_decay is None else Average(own.model, training.ema_decay)
         return cls(own.model, optimizer, own.kept, average)
+
+    def spread(self, engine: Engine) -> None:
+        """Go to work: to the engine's device, or into its shards."""
+        self._become(engine.spread)
+
+    def gathered(self, engine: Engine) -> None:
+        """Come to rest: a whole network on the CPU."""
+        self._become(engine.gathered)
+
+    def _become(self, change: Callable[[nn.Module, Optimizer | None], tuple[nn.Module, Optimizer | None]]) -> None:
+        self.model, optimizer = change(self.model, self.optimizer)
+        assert optimizer is not None
+        self.optimizer = optimizer
+        if self.average is not None:
+            self.average.model, _ = change(self.average.model, None)
 
     def state(self, epochs: int) -> State:
         """Return where the learner is, as a state that shares its tensors."""
@@ -103,4 +121,4 @@ class Learner:
             self.average.steps = int(extra["average-steps"])
             with torch.no_grad():
                 for name, tensor in named_tensors(self.average.model).items():
-                    tensor.copy_(extra[f"average/{name}"])
+                    tensor.copy_(like(extra[f"average/{name}"], tensor))

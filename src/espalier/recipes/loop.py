@@ -6,6 +6,9 @@
             now and then:  checkpoint
         evaluate on the validation split
 
+Where a batch goes through, and what several processes tell each other about it, is the engine's: each process has its
+part of every batch, and all take the same branches.
+
 All that is random follows from the stretch's seed, the epoch and the checkpoint, so a resumed stretch ends the same.
 """
 
@@ -15,7 +18,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..core.run import Epoch
+from ..engines.engine import Alone, Engine, local
 from ..graph.outputs import logits
 from . import chance
 from .companion import Companion
@@ -38,7 +42,8 @@ if TYPE_CHECKING:
 Loss = Callable[[Any, Any, Any], Tensor]  # (inputs, outputs, targets) -> scalar
 Objective = Callable[[nn.Module], AbstractContextManager[Loss]]  # attached to the network in training
 
-_CHECKED_EVERY = 20  # batches between looks at the loss on an accelerator: each look waits for it
+_OF_RANK = "rank-"  # begins the names of what a checkpoint keeps for one of several ranks; rank 0's have no prefix
+_CHECKED_EVERY = 20  # batches between looks at the loss on an accelerator or over ranks: each look waits for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +51,14 @@ class Lesson:
     """One stretch of training.
 
     Attributes:
-        task: the data, the loss and the metric.
+        task: this process's part of the data, the loss and the metric.
         training: how to train.
         stage: what the stretch is for, in words.
         seed: of all that is random in it.
         first_epoch: number of its first epoch in the run; it decides the order of the data.
         objective: what to minimise in place of the task's loss.
         method: called in the loop.
+        engine: where the network works.
     """
 
     task: Task
@@ -62,6 +68,7 @@ class Lesson:
     first_epoch: int = 0
     objective: Objective | None = None
     method: Method | None = None
+    engine: Engine = field(default_factory=lambda: Alone(torch.device("cpu")))
 
 
 @dataclass(frozen=True)
@@ -99,11 +106,11 @@ def train(
     """Train ``learner`` in place and return the last position, with the record of all epochs.
 
     Args:
-        learner: the network and its optimizer; its device is where the batches go.
+        learner: the network and its optimizer, at work (``engine.spread``).
         lesson: what to do.
         position, extra: where a checkpoint was taken, and what it kept beside the learner's state.
         checkpoint: called after every step of the optimizer with the position and a function that gives what must be
-            kept beside the learner's state; it decides whether to write anything.
+            kept beside the learner's state; it decides whether to write anything, on all ranks alike.
 
     Raises:
         TrainingError: the loss became NaN or infinite, or the training split is empty.
@@ -129,10 +136,11 @@ class _Stretch:
 
     def __init__(self, learner: Learner, lesson: Lesson, stack: ExitStack, checkpoint: Checkpoint) -> None:
         self.learner, self.lesson, self.task, self.training = learner, lesson, lesson.task, lesson.training
+        self.engine = lesson.engine
         self.steps = len(lesson.task.train)
         self.checkpoint = checkpoint
         self.device = next((t.device for t in learner.model.parameters()), torch.device("cpu"))
-        self.checked_every = 1 if self.device.type == "cpu" else _CHECKED_EVERY
+        self.checked_every = 1 if self.device.type == "cpu" and self.engine.ranks == 1 else _CHECKED_EVERY
         self.advance: Callable[[str], None] = lambda text: None
         self.companion = Companion(lesson, learner, self.retrain)
         self.objectives = stack.enter_context(ExitStack())
@@ -140,8 +148,9 @@ class _Stretch:
         self.attach()
 
     def attach(self) -> None:
-        """Attach the objective to the network that is trained now."""
+        """Wrap the network that is trained now, and attach the objective to it."""
         self.objectives.close()
+        self.forward = self.engine.wrapped(self.learner.model)
         make = self.lesson.objective
         self.loss: Loss = (
             _plain(self.lesson) if make is None else self.objectives.enter_context(make(self.learner.model))
@@ -156,6 +165,8 @@ class _Stretch:
         """Train one epoch, or the rest of one, and evaluate."""
         start = time.perf_counter() - position.seconds
         lr, total = 0.0, torch.tensor(position.loss, dtype=torch.float64, device=self.device)
+        if "loss" in extra:  # a checkpoint has rank 0's in its position
+            total.fill_(float(extra["loss"]))
         self.learner.model.train()
         for batch, (inputs, targets) in self.batches(position, extra):
             lr = learning_rate(
@@ -171,7 +182,7 @@ class _Stretch:
                 here = replace(position, batch=batch + 1, seconds=time.perf_counter() - start)
                 self.offer(here, total, lr)
         loss = self.finite(total, lr) / self.steps
-        score = self.task.evaluate(self.learner.best_known, self.task.validation)
+        score = self.evaluate(self.learner.best_known)
         seconds = time.perf_counter() - start
         number = self.lesson.first_epoch + position.epoch + 1
         done = Epoch(stage=self.lesson.stage, epoch=number, loss=loss, accuracy=score, lr=lr, seconds=seconds)
@@ -182,7 +193,8 @@ class _Stretch:
 
     def batches(self, position: Position, extra: dict[str, Tensor]) -> Iterator[tuple[int, tuple[Any, Any]]]:
         """Yield numbered batches from the position on; those before it are drawn and dropped."""
-        chance.seed_all(chance.derived(self.lesson.seed, position.epoch))
+        rank = self.engine.rank  # rank 0 draws what one process would, the others draw anew
+        chance.seed_all(chance.derived(self.lesson.seed, position.epoch, *([rank] if rank else [])))
         loader = self.task.train
         loader.epoch = self.lesson.first_epoch + position.epoch
         for batch, pair in enumerate(loader):
@@ -196,13 +208,17 @@ class _Stretch:
         """Go forward and backward on a batch, and step where its gradients complete a step; return the loss."""
         model, optimizer = self.learner.model, self.learner.optimizer
         inputs, targets = self.placed(inputs), self.placed(targets)
-        with self.autocast():
-            outputs = model(inputs)
-        outputs = pytree.tree_map_only(Tensor, _single, outputs)
-        loss = self.loss(inputs, outputs, targets)
-        penalised = loss + self.companion.penalty((inputs, targets), outputs)
-        (penalised / self.share(batch)).backward()
-        if self.stepped(batch):
+        stepped = self.stepped(batch)
+        with nullcontext() if stepped else self.engine.accumulating(self.forward):
+            with self.autocast():
+                outputs = self.forward(inputs)
+            outputs = pytree.tree_map_only(Tensor, _single, outputs)
+            loss = self.loss(inputs, outputs, targets)
+            if self.engine.ranks > 1:
+                loss = loss * self.engine.weight(len(targets))
+            penalised = loss + self.companion.penalty((inputs, targets), outputs)
+            (penalised / self.share(batch)).backward()
+        if stepped:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             if self.training.clip_norm is not None:
@@ -239,13 +255,19 @@ class _Stretch:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
+    def evaluate(self, model: nn.Module) -> float:
+        """Return the metric on validation: each rank counts its part, with rank 0's statistics."""
+        self.engine.lead(model)
+        batches = self.engine.even(model, self.task.validation)
+        return self.task.measure(model, batches, sum_ranks=self.engine.sum)[self.task.metric]
+
     def finite(self, total: Tensor, lr: float) -> float:
-        """Return the sum of losses.
+        """Return the sum of losses, a mean over ranks.
 
         Raises:
-            TrainingError: it is not finite.
+            TrainingError: it is not finite; on every rank.
         """
-        value = float(total)
+        value = float(self.engine.sum(total)) / self.engine.ranks
         if not math.isfinite(value):
             raise TrainingError(
                 f"{self.lesson.stage}: the loss became {value}. Lower the learning rate (now {lr:.3g}), set clip_norm, "
@@ -257,11 +279,11 @@ class _Stretch:
         """Offer a checkpoint."""
 
         def extra() -> dict[str, Tensor]:
-            self.finite(total, lr)
-            if not all(bool(p.isfinite().all()) for p in self.learner.model.parameters()):
-                self.finite(torch.tensor(math.nan), lr)
-            generators = {f"chance/{name}": value for name, value in chance.states().items()}
-            return {**generators, **self.learner.extra(), **self.companion.extra()}
+            whole = all(bool(local(p).isfinite().all()) for p in self.learner.model.parameters())
+            self.finite(total if whole else torch.full_like(total, math.nan), lr)
+            own = {f"chance/{name}": value for name, value in chance.states().items()}
+            own |= {"loss": total} if self.engine.rank and position.batch else {}
+            return {**_by_rank(self.engine.each(own)), **self.learner.extra(), **self.companion.extra()}
 
         self.checkpoint(replace(position, loss=float(total)) if position.batch else position, extra)
 
@@ -269,8 +291,23 @@ class _Stretch:
         """Train the learner for a method that asks for it, on a schedule of its own and without the method."""
         training = self.training.model_copy(update={"epochs": epochs})
         lesson = replace(self.lesson, training=training, method=None, seed=chance.derived(self.lesson.seed, "method"))
+        self.forward = self.learner.model  # two wrappers of one network would both answer its gradients
         train(self.learner, lesson)
         self.learner.model.train()
+        self.attach()
+
+
+def of_rank(extra: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """Return what a checkpoint keeps for a rank: what it keeps for all, with the rank's own in place of rank 0's."""
+    shared = {name: value for name, value in extra.items() if not name.startswith(_OF_RANK)}
+    prefix = f"{_OF_RANK}{rank}/"
+    return {**shared, **{k.removeprefix(prefix): v for k, v in extra.items() if k.startswith(prefix)}}
+
+
+def _by_rank(each: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    first, *others = each
+    named = {f"{_OF_RANK}{rank}/{k}": v for rank, own in enumerate(others, 1) for k, v in own.items()}
+    return {**first, **named}
 
 
 def _plain(lesson: Lesson) -> Loss:

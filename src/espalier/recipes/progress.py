@@ -13,6 +13,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..engines import leads
+
 T = TypeVar("T")
 _EVERY_SECONDS = 60.0  # between lines of a log
 _WORTH_SECONDS = 5.0  # work that takes less is not told of
@@ -67,5 +69,5 @@ def each(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T
 
 
 def watched() -> bool:
-    """Say whether a person sees stderr: a terminal that can draw, and no continuous integration."""
-    return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+    """Say whether a person sees stderr: a terminal that can draw, and no continuous integration; one rank speaks."""
+    return leads() and sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"

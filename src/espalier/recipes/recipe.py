@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,6 +40,8 @@ class Recipe(Record):
     """of training images: parameter of the Beta distribution of the patches that they exchange; 0 exchanges none"""
     seed: int = Field(default=0, ge=0)
     """of everything random"""
+    engine: Literal["auto", "ddp", "fsdp"] = "auto"
+    """where it runs under torchrun: whole networks in every process (ddp, and auto), or shards of them (fsdp)"""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """work that a crash may cost; training writes a checkpoint this often, and one after each stage"""
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import backends, criteria
+from .. import backends, criteria, engines
 from ..core import Budget, FileError, ModelError
 from ..core.run import Run, Width
+from ..engines.engine import Engine
 from ..graph import trace
 from ..graph.outputs import logits
 from ..measure import Comparison
 from . import files, named, origin
 from .checkpoints import Checkpoints, callers_chance
-from .folder import CHECKPOINTS, RECIPE, Journal, create_folder, environment, read_run
+from .folder import CHECKPOINTS, RECIPE, RUN, Journal, create_folder, environment, read_run
 from .stages import STAGES
 from .stages.path import begin
 from .stages.planning import Target, plan_of
@@ -81,17 +83,17 @@ def run_recipe(
         TrainingError: the loss is no longer finite.
         FileError: the folder exists, or cannot be written.
     """
-    recipe = recipe.whole()
+    recipe, engine = recipe.whole(), engines.current(recipe.engine)
+    if folder is not None and engines.restarted() and engine.first(partial(_is_of, folder, recipe)):
+        return _resumed(folder, model, task, engine)
     with callers_chance():
+        model = _at_rest(model)
         graph = _check(model, task, recipe)
         run = _new_run(graph, task, recipe, Names(names.model or recipe.model or type(model).__name__, names.data))
         if folder is not None:
-            create_folder(folder)
-            files.write(recipe, folder / RECIPE)
-            if named.is_own(recipe.model) or named.is_own(recipe.data):
-                origin.seal(folder)
+            engine.first(partial(_begin, folder, recipe))
             run = replace(run, name=folder.name)
-        return _go(model, task, recipe, run, folder)
+        return _go(model, task, run, folder, (recipe, engine))
 
 
 def resume(folder: Path, model: nn.Module, task: Task) -> Result:
@@ -105,29 +107,58 @@ def resume(folder: Path, model: nn.Module, task: Task) -> Result:
     Raises:
         FileError: there is nothing to go on from, or it belongs to another model.
     """
-    recipe, old = files.read(folder / RECIPE), read_run(folder)
+    return _resumed(folder, model, task, engines.current(files.read(folder / RECIPE).engine))
+
+
+def _resumed(folder: Path, model: nn.Module, task: Task, engine: Engine) -> Result:
+    recipe, old = files.read(folder / RECIPE), Run.from_json(engine.first(lambda: read_run(folder).to_json()))
     if not (folder / CHECKPOINTS).is_dir():
         raise FileError(f"{folder}: the run is {old.status} and has no checkpoints: there is nothing to resume")
     with callers_chance():
+        model = _at_rest(model)
         graph = trace(model, task.example())
         run = _new_run(graph, task, recipe, Names(old.model, old.data))
         run = replace(run, name=old.name, started=old.started, resumes=old.resumes + 1)
         going = replace(old, status="running", finished="", resumes=run.resumes)
-        Journal(going, folder).update()  # until what was done is looked up, the old record is the best there is
-        return _go(model, task, recipe, run, folder)
+        # until what was done is looked up, the old record is the best there is
+        Journal(going, folder, silent=engine.rank != 0).update()
+        return _go(model, task, run, folder, (recipe, engine))
 
 
-def _go(model: nn.Module, task: Task, recipe: Recipe, run: Run, folder: Path | None) -> Result:
+def _begin(folder: Path, recipe: Recipe) -> None:
+    """Make the run folder."""
+    create_folder(folder)
+    files.write(recipe, folder / RECIPE)
+    if named.is_own(recipe.model) or named.is_own(recipe.data):
+        origin.seal(folder)
+
+
+def _is_of(folder: Path, recipe: Recipe) -> bool:
+    """Say whether a folder has a run of this recipe that can go on."""
+    found = (folder / CHECKPOINTS).is_dir() and (folder / RUN).exists()
+    return found and files.read(folder / RECIPE) == recipe
+
+
+def _at_rest(model: nn.Module) -> nn.Module:
+    """Return the model where runs keep theirs: on the CPU."""
+    away = any(tensor.device.type != "cpu" for tensor in (*model.parameters(), *model.buffers()))
+    return copy.deepcopy(model).cpu() if away else model
+
+
+def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[Recipe, Engine]) -> Result:
     """Do the steps that are not done yet."""
+    recipe, engine = how
     task = task.new_run()
     original = copy.deepcopy(model)
-    checkpoints = Checkpoints(None if folder is None else folder / CHECKPOINTS, original, recipe.seed)
+    checkpoints = Checkpoints(None if folder is None else folder / CHECKPOINTS, original, recipe.seed, engine)
     if run.resumes and not recipe.model and not checkpoints.replaying:
         raise FileError(f"{folder}: the run was stopped before it had kept its model: remove the folder and begin anew")
-    with Journal(run, folder, lambda: checkpoints.replaying) as journal:
+    silent = engine.rank != 0
+    with Journal(run, folder, lambda: checkpoints.replaying, silent=silent) as journal:
+        journal.note(checkpoints.note)
         handle, _ = checkpoints.change("start", lambda: (State(copy.deepcopy(model)), None))
         checkpoints.pin("dense", handle)
-        work = Work(task, recipe, original, task.example(), journal, checkpoints, handle)
+        work = Work(task, recipe, original, task.example(), journal, checkpoints, handle, engine=engine)
         for number, step in enumerate(recipe.steps, 1):
             if isinstance(step, Prune) and not work.pruned:
                 dense = work.dense

@@ -89,7 +89,7 @@ def write_state(folder: Path, name: str, state: State, extra: Mapping[str, Tenso
         FileError: the place cannot be written, or the model has state that a file cannot hold.
     """
     save(state.model, folder / f"{name}.safetensors")
-    groups, tensors = _optimizer_data(state.model, state.optimizer)
+    groups, tensors = optimizer_data(state.model, state.optimizer)
     tensors |= {f"extra/{key}": value for key, value in (extra or {}).items()}
     data: Data = {"name": name, "kept": {k: list(v) for k, v in state.kept.items()}, "epochs": state.epochs}
     if state.optimizer is None and not tensors:
@@ -125,17 +125,17 @@ def read_state(
         tensors = {key: tensor.clone() for key, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise FileError(f"cannot read {path}: {error}") from error
-    optimizer = None if data["optimizer"] is None else _optimizer(model, data["optimizer"], tensors)
+    optimizer = None if data["optimizer"] is None else read_optimizer(model, data["optimizer"], tensors)
     extra = {key.removeprefix("extra/"): value for key, value in tensors.items() if key.startswith("extra/")}
     return State(model, optimizer, kept, data["epochs"]), extra
 
 
 def files_of(data: Mapping[str, Any]) -> Iterable[str]:
     """Return the names of a state's files."""
-    return f"{data['name']}.safetensors", f"{data['name']}.training.safetensors"
+    return f"{data['name']}.safetensors", f"{data['name']}.training.safetensors", f"{data['name']}.shards"
 
 
-def _optimizer_data(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[Data | None, dict[str, Tensor]]:
+def optimizer_data(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[Data | None, dict[str, Tensor]]:
     """Return an optimizer as (what JSON can hold, tensors)."""
     if optimizer is None:
         return None, {}
@@ -156,8 +156,8 @@ def _optimizer_data(model: nn.Module, optimizer: torch.optim.Optimizer | None) -
     return {"kind": kind, "groups": groups, "scalars": scalars}, tensors
 
 
-def _optimizer(model: nn.Module, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> torch.optim.Optimizer:
-    """Build an optimizer from what ``_optimizer_data`` returned."""
+def read_optimizer(model: nn.Module, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+    """Build an optimizer from what ``optimizer_data`` returned."""
     known = named_tensors(model)
     groups = [
         {

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from ..core import Cost, Plan
 from ..core.run import Epoch, Point
+from ..engines.engine import Alone, Engine, placed
 from ..graph import trace
 from .checkpoints import Checkpoints, Handle
 from .folder import Journal
 from .learner import Learner
-from .loop import START, Lesson, Objective, Position, train
+from .loop import START, Lesson, Objective, Position, of_rank, train
 
 if TYPE_CHECKING:
     from ..methods import Method
     from ..tasks import Task
     from .recipe import Recipe
     from .steps import Training
+
+_ASKED_EVERY = 16  # steps of the optimizer between questions to rank 0's clock
 
 
 @dataclass(eq=False)
@@ -29,6 +33,7 @@ class Work:
 
     Attributes:
         task: the data.
+        part: this process's part of it.
         recipe: what to do.
         original: the network as it was given; it is the architecture that files are loaded onto.
         example: what it is traced on.
@@ -36,6 +41,7 @@ class Work:
         checkpoints: the record for a resumed run.
         dense: the network before the first cut.
         pruned: whether that cut was made.
+        engine: where networks are trained.
     """
 
     task: Task
@@ -46,6 +52,11 @@ class Work:
     checkpoints: Checkpoints
     dense: Handle
     pruned: bool = False
+    engine: Engine = field(default_factory=lambda: Alone(torch.device("cpu")))
+
+    def __post_init__(self) -> None:
+        """Take this process's part of the data."""
+        self.part = self.task.sharded(self.engine.rank, self.engine.ranks)
 
     def dense_cost(self) -> Cost:
         """Return what the dense network costs."""
@@ -54,7 +65,12 @@ class Work:
 
     def score(self, key: str, handle: Handle) -> float:
         """Return the metric on the validation split."""
-        return self.checkpoints.once(key, lambda: self.task.evaluate(handle.open().model, self.task.validation))
+        return self.checkpoints.once(key, lambda: self._evaluated(handle.open().model))
+
+    def _evaluated(self, model: nn.Module) -> float:
+        with placed(self.engine.device, model):
+            counted = self.part.measure(model, self.part.validation, sum_ranks=self.engine.sum)
+        return counted[self.task.metric]
 
     def narrowed(self, handle: Handle) -> None:
         """Write down the widths of a state, and the plan that leads from the dense network to it."""
@@ -98,19 +114,23 @@ def _learned(
     partial = work.checkpoints.partial(key)
     own = handle.open().copied() if partial is None else partial.state
     base = own.epochs
-    learner = Learner.of_own(own, training)
+    learner, engine = Learner.of_own(own, training), work.engine
     lesson = Lesson(
-        task=work.task,
+        task=work.part,
         training=training,
         stage=stage,
         seed=work.checkpoints.seed_of(key),
         first_epoch=base,
         objective=how[0],
         method=how[1],
+        engine=engine,
     )
     position, extra = (START, {}) if partial is None else (Position.from_data(partial.notes), dict(partial.extra))
+    extra = of_rank(extra, engine.rank)
+    learner.spread(engine)
     scribe = _Scribe(work, key, learner, base)
     position = train(learner, lesson, position=position, extra=extra, checkpoint=scribe)
+    learner.gathered(engine)
     return learner.result(base + training.epochs), [asdict(epoch) for epoch in position.history]
 
 
@@ -120,11 +140,19 @@ class _Scribe:
     def __init__(self, work: Work, key: str, learner: Learner, epochs: int) -> None:
         self.work, self.key, self.learner, self.epochs = work, key, learner, epochs
         self.before = work.journal.run.history
-        self.last = time.monotonic()
+        self.last, self.calls = time.monotonic(), 0
 
     def __call__(self, position: Position, extra: Any) -> None:
         if not position.batch:
             self.work.journal.update(history=(*self.before, *position.history))
-        if time.monotonic() - self.last >= self.work.recipe.checkpoint_seconds:
+        if self.due():
             self.work.checkpoints.save_partial(self.key, self.learner.state(self.epochs), position.to_data(), extra())
             self.last = time.monotonic()
+
+    def due(self) -> bool:
+        """Say whether it is time, by rank 0's clock; several ranks ask it every few steps only."""
+        elapsed = time.monotonic() - self.last >= self.work.recipe.checkpoint_seconds
+        if self.work.engine.ranks == 1 or not self.work.recipe.checkpoint_seconds:
+            return elapsed
+        self.calls += 1
+        return self.calls % _ASKED_EVERY == 0 and self.work.engine.agreed(elapsed)

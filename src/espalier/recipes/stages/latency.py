@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+from torch import nn
+
 from ...core import FileError, Plan
-from ...graph import trace
+from ...criteria import Scores
+from ...graph import Graph, trace
 from ...measure import Trial, Trials, latency_tables, meet
 from ...selection.tables import Tables
 from ..checkpoints import Handle
@@ -35,7 +38,7 @@ def tables_of(step: Prune, name: str, work: Work) -> Tables | None:
             )
         return tables.to_json()
 
-    text = work.checkpoints.once(f"{name}/tables", measure)
+    text = work.checkpoints.once(f"{name}/tables", lambda: work.engine.first(measure))
     work.journal.write("latency-tables.json", text)
     return Tables.from_json(text)
 
@@ -44,10 +47,13 @@ def met(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> Pl
     """Return the plan whose network, measured whole, meets the budget; what stopped it is noted where none does."""
 
     def measure() -> dict[str, str]:
-        assert target.tables is not None
         state = handle.open()
         graph = trace(state.model, work.example)
         given = scores(step, work, state, graph)
+        return work.engine.first(lambda: close_in(state.model, graph, given))
+
+    def close_in(model: nn.Module, graph: Graph, given: Scores) -> dict[str, str]:
+        assert target.tables is not None
         done: list[Trial] = []
 
         def keep(trial: Trial) -> None:
@@ -55,7 +61,7 @@ def met(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> Pl
             work.journal.write(_TRIALS, json.dumps([one.to_data() for one in done]))
 
         found = meet(
-            state.model,
+            model,
             graph,
             lambda tables: plan_of(step, graph, given, Target(target.budget, tables)),
             budget=target.budget,

@@ -21,8 +21,8 @@ _LATENCY_BATCH = 64  # and no larger than this
 
 
 def do(step: Measure, name: str, work: Work, handle: Handle) -> Handle:
-    """Measure both networks and write what was found."""
-    found = work.checkpoints.once(name, lambda: _measure(step, work, handle))
+    """Measure both networks and write what was found; one process alone, so that its times are not disturbed."""
+    found = work.checkpoints.once(name, lambda: work.engine.first(lambda: _measure(step, work, handle)))
     run = work.journal.run
     latency = Latency(**{**found["latency"], "ratio": tuple(found["latency"]["ratio"])}) if found["latency"] else None
     work.journal.update(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from ... import criteria
 from ...core import Budget, Plan
+from ...engines.engine import placed
 from ...graph import Graph
 from ...selection import plan as choose
 from ...selection.tables import Tables
@@ -35,13 +40,31 @@ def scores(step: Prune, work: Work, state: State, graph: Graph) -> criteria.Scor
     """Score every unit by the step's criterion; training batches in the order of the state's epoch."""
     criterion = criteria.named(step.criterion)
     if step.criterion in criteria.DATA_DRIVEN:
-        work.task.train.epoch = state.epochs
-        total = min(step.score_batches, len(work.task.train))
-        batches = each(itertools.islice(work.task.train, total), "scoring", total)
-        return criterion(state.model, graph, batches=batches, loss=work.task.loss)
+        return _from_batches(step, work, state, graph)
     if step.criterion == "random":
         return criterion(state.model, graph, seed=work.recipe.seed)
     return criterion(state.model, graph)
+
+
+def _from_batches(step: Prune, work: Work, state: State, graph: Graph) -> criteria.Scores:
+    """Score from training batches, of which each rank reads its part: together they count as one process's."""
+    data, engine = work.part.train, work.engine
+    data.epoch = state.epochs
+    total = min(step.score_batches, len(data))
+    weight: Tensor | float = 1.0
+
+    def batches() -> Iterator[tuple[Any, Any]]:
+        nonlocal weight
+        for inputs, targets in each(itertools.islice(data, total), "scoring", total):
+            weight = engine.weight(len(targets)) if engine.ranks > 1 else 1.0
+            yield inputs, targets
+
+    def loss(outputs: Any, targets: Any) -> Tensor:
+        return work.task.loss(outputs, targets) * weight
+
+    with placed(engine.device, state.model):
+        found = criteria.named(step.criterion)(state.model, graph, batches=batches(), loss=loss)
+    return {name: one.cpu() for name, one in found.items()}
 
 
 def plan_of(step: Prune, graph: Graph, given: criteria.Scores, target: Target) -> Plan:

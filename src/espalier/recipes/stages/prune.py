@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...core import Budget, BudgetError, Cost, ProofError
+from ...core import Budget, BudgetError, Cost, Plan, ProofError
 from ...core.run import Point
 from ...graph import carry_optimizer, cut, freeze, trace
 from ...selection.costs import Costs
@@ -126,6 +126,7 @@ def _cut(step: Prune, work: Work, state: State, target: Target) -> tuple[State, 
     while True:
         try:
             plan = target.plan or plan_of(step, graph, given, target)
+            plan = Plan.from_json(work.engine.agreed(plan.to_json())) if work.engine.ranks > 1 else plan
             with bar("cutting and proving"):
                 small = cut(state.model, graph, plan, prove=True)
             break

@@ -16,7 +16,7 @@ from ..work import Work
 def do(step: Save, name: str, work: Work, handle: Handle) -> Handle:
     """Write the network into the run folder, where there is one."""
     if work.journal.folder is not None:
-        work.checkpoints.once(name, lambda: _save(step, work, handle))
+        work.checkpoints.once(name, lambda: work.engine.first(lambda: _save(step, work, handle)))
         work.journal.update()
     return handle
 

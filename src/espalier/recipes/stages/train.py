@@ -19,5 +19,5 @@ def do(step: Train, name: str, work: Work, handle: Handle) -> Handle:
     work.checkpoints.pin("dense", handle)
     if work.journal.folder is not None:
         path = work.journal.folder / "dense.safetensors"
-        work.checkpoints.once(f"{name}/save", lambda: save(handle.open().model, path))
+        work.checkpoints.once(f"{name}/save", lambda: work.engine.first(lambda: save(handle.open().model, path)))
     return handle
