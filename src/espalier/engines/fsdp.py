@@ -45,8 +45,8 @@ class Fsdp(Group):
         """Return shards of a copy; the plain network and its optimizer are kept for ``gathered``."""
         work = copy.deepcopy(model).to(self.device)
         for block in _blocks(work):
-            fully_shard(block, mesh=self._mesh)
-        fully_shard(work, mesh=self._mesh)
+            fully_shard(block, mesh=self._mesh, reshard_after_forward=True)
+        fully_shard(work, mesh=self._mesh, reshard_after_forward=True)
         self._plain[work] = model, optimizer
         if optimizer is None:
             return work, None
