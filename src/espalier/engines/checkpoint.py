@@ -13,8 +13,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed import checkpoint
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from ..core import FileError, cause
 
@@ -30,7 +32,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
         FileError: the place cannot be written.
     """
     try:
-        checkpoint.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(path), save_distributed=True))
+        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(path), save_distributed=True))
     except Exception as error:  # of the library's own kinds, and of the file system's
         raise FileError(f"cannot write {path}: {cause(error)}") from error
 
@@ -44,8 +46,12 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         reader = HuggingFaceStorageReader(str(path))
         known = reader.read_metadata().state_dict_metadata
-        found = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in known.items()}
-        checkpoint.load(found, storage_reader=reader)
+        found = {
+            name: torch.empty(one.size, dtype=one.properties.dtype)
+            for name, one in known.items()
+            if isinstance(one, TensorStorageMetadata)
+        }
+        load(found, storage_reader=reader)
     except Exception as error:
         raise FileError(f"cannot read {path}: {cause(error)}") from error
     return found

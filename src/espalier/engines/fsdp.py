@@ -52,7 +52,7 @@ class Fsdp(Group):
             return work, None
         names = {parameter: name for name, parameter in model.named_parameters()}
         sharded = dict(work.named_parameters())
-        new = {parameter: sharded[name] for parameter, name in names.items()}
+        new: dict[Tensor, Tensor] = {parameter: sharded[name] for parameter, name in names.items()}
         return work, _remade(optimizer, new, like)
 
     def gathered(self, model: nn.Module, optimizer: Optimizer | None) -> tuple[nn.Module, Optimizer | None]:
@@ -65,7 +65,7 @@ class Fsdp(Group):
         if optimizer is None or before is None:
             return plain, None
         targets = dict(plain.named_parameters())
-        new = {parameter: targets[name] for name, parameter in model.named_parameters()}
+        new: dict[Tensor, Tensor] = {parameter: targets[name] for name, parameter in model.named_parameters()}
         return plain, _remade(optimizer, new, lambda value, _: _full(value).cpu())
 
     def wrapped(self, model: nn.Module) -> nn.Module:
@@ -120,7 +120,8 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 def _remade(optimizer: Optimizer, new: Mapping[Tensor, Tensor], moved: Callable[[Tensor, Tensor], Tensor]) -> Optimizer:
     """Return an optimizer of the same class and options over other parameters, its moments moved to them."""
     groups = [{**group, "params": [new[p] for p in group["params"]]} for group in optimizer.param_groups]
-    made: Any = type(optimizer)(groups)
+    kind: Any = type(optimizer)
+    made = kind(groups)
     for parameter, state in optimizer.state.items():
         target = new[parameter]
         made.state[target] = {
