@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from .. import api
-from ..recipes import Recipe, Settings, named, read
+from ..engines import current, leads, restarted
+from ..recipes import Recipe, Settings, checked, named, read
 from ..recipes.folder import RECIPE, new_folder
 from ..recipes.ledger import record
-from ..recipes.run import Result
+from ..recipes.run import Result, interrupted
 from . import options
 from .answer import Answer
 from .ask import agreed
@@ -22,7 +23,7 @@ def demo(chosen: options.Demo) -> Answer:
     """Train, compress, save, reload and measure the zoo's ``digits_cnn``."""
     settings = _DEMO.model_copy(update={"macs": chosen.macs, "seed": chosen.seed})
     recipe = settings.recipe().model_copy(update={"model": "espalier:digits_cnn", "data": "digits"})
-    return _start(recipe, new_folder(chosen.out, "demo"))
+    return _start(recipe, chosen.out, "demo")
 
 
 def compress(chosen: options.Compress) -> Answer:
@@ -30,14 +31,14 @@ def compress(chosen: options.Compress) -> Answer:
     names = {"model": chosen.model, "data": chosen.data, "pretrained": chosen.pretrained}
     more = {"weights": chosen.weights or "", "image_size": chosen.image_size}
     recipe = chosen.settings().recipe().model_copy(update={**names, **more})
-    return _start(recipe, new_folder(chosen.out, chosen.model))
+    return _start(recipe, chosen.out, chosen.model)
 
 
 def run(chosen: options.Run) -> Answer:
     """Do what a recipe file says."""
-    given = {name: getattr(chosen, name) for name in ("model", "weights", "data", "seed")}
-    recipe = read(chosen.recipe).model_copy(update={k: v for k, v in given.items() if v is not None})
-    return _start(recipe, new_folder(chosen.out, Path(chosen.recipe).stem))
+    given = {name: getattr(chosen, name) for name in ("model", "weights", "data", "engine", "seed")}
+    recipe = checked({**dict(read(chosen.recipe)), **{k: v for k, v in given.items() if v is not None}})
+    return _start(recipe, chosen.out, Path(chosen.recipe).stem)
 
 
 def resume(chosen: options.Resume) -> Answer:
@@ -47,18 +48,29 @@ def resume(chosen: options.Resume) -> Answer:
     try:
         result = api.resume(folder, trusted=trusted)
     finally:
-        record(folder.resolve().parent)
+        if leads():
+            record(folder.resolve().parent)
     return _answer(result, folder)
 
 
-def _start(recipe: Recipe, folder: Path) -> Answer:
-    """Run a recipe in a new folder; api.compress leaves a report whatever happens."""
+def _start(recipe: Recipe, out: str, name: str) -> Answer:
+    """Run a recipe in a new folder; api.compress leaves a report whatever happens.
+
+    Where torchrun starts the processes anew, the run goes on in the folder that it has.
+    """
     task = named.load(recipe)
     model = named.build(recipe, task)
+    recipe = named.absolute(recipe)
+
+    def place() -> str:
+        going = interrupted(Path(out), recipe) if restarted() else None
+        return str(going or new_folder(out, name))
+
+    folder = Path(current(recipe.engine).first(place))
     try:
-        result = api.compress(model, task, named.absolute(recipe), folder=folder)
+        result = api.compress(model, task, recipe, folder=folder)
     finally:
-        if folder.exists():
+        if leads() and folder.exists():
             print(f"run folder: {folder}", file=sys.stderr)
             record(folder.parent)
     return _answer(result, folder)

@@ -82,6 +82,8 @@ class Run:
     """file with the trained weights"""
     data: _Text = None
     """digits, parquet:PATH, imagefolder:PATH, ..."""
+    engine: _Text = None
+    """under torchrun: ddp or fsdp"""
     seed: _Whole = None
     """of everything random"""
     out: str = "runs"

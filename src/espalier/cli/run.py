@@ -13,6 +13,7 @@ import tyro
 from pydantic import ValidationError
 
 from ..core import EspalierError, ModelError, UnknownNameError
+from ..engines import leads
 from ..recipes.files import mistakes
 from . import COMMANDS, options
 from .answer import Answer
@@ -26,7 +27,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         chosen = _chosen(name, arguments)
         with _logged():
             answer = _obey(name, chosen)
-        (answer.print_json if chosen.json else answer.print)()
+        if leads():
+            (answer.print_json if chosen.json else answer.print)()
     except ValidationError as error:
         print("espalier: " + "\n".join(mistakes(error)), file=sys.stderr)
         return 2

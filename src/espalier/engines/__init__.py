@@ -46,7 +46,9 @@ def current(name: Name = "auto") -> Engine:
     group = joined()
     if group is None:
         if name == "fsdp":
-            raise EngineError(f"engine {name!r} needs several processes: torchrun --nproc-per-node 2 -m espalier ...")
+            raise EngineError(
+                f"engine {name!r} needs several processes: torchrun --nproc-per-node 2 --no-python espalier ..."
+            )
         from .engine import Alone
 
         return Alone()

@@ -133,6 +133,12 @@ def _begin(folder: Path, recipe: Recipe) -> None:
         origin.seal(folder)
 
 
+def interrupted(root: Path, recipe: Recipe) -> Path | None:
+    """Return the newest run folder of this recipe that can go on."""
+    found = [path for path in root.glob("*/") if _is_of(path, recipe.whole())]
+    return max(found, key=lambda path: (path / RUN).stat().st_mtime, default=None)
+
+
 def _is_of(folder: Path, recipe: Recipe) -> bool:
     """Say whether a folder has a run of this recipe that can go on."""
     found = (folder / CHECKPOINTS).is_dir() and (folder / RUN).exists()

@@ -76,6 +76,8 @@ class Settings(Record):
     """of the forward pass while training"""
     channels_last: bool = False
     """keep images with channels last in memory: faster convolutions on most machines"""
+    engine: Literal["auto", "ddp", "fsdp"] = "auto"
+    """under torchrun: whole networks in every process (ddp, and auto), or shards of them (fsdp)"""
     seed: int = Field(default=0, ge=0)
     """of everything random"""
 
@@ -92,7 +94,7 @@ class Settings(Record):
                 steps.insert(0, Train.model_validate(self._training(self.train_epochs, self.train_lr)))
             if self.epochs:
                 steps.append(Finetune.model_validate(self._training(self.epochs, self.lr)))
-            return Recipe(steps=tuple(steps), batch_size=self.batch_size, seed=self.seed)
+            return Recipe(steps=tuple(steps), batch_size=self.batch_size, seed=self.seed, engine=self.engine)
         except ValidationError as error:
             from .files import mistakes
 
