@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_OF_RANK = "rank-"  # begins the names of what a checkpoint keeps for one of several ranks; rank 0's have no prefix
+
 
 def derived(seed: int, *names: object) -> int:
     """Return a seed for what the names say: the same for the same names, unrelated for others."""
@@ -50,3 +52,17 @@ def restore(found: Mapping[str, Tensor]) -> None:
     devices = [found[name] for name in sorted(found) if name.startswith("cuda")]
     if devices and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(devices)
+
+
+def of_rank(extra: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """Return what a checkpoint keeps for a rank: what it keeps for all, with the rank's own in place of rank 0's."""
+    shared = {name: value for name, value in extra.items() if not name.startswith(_OF_RANK)}
+    prefix = f"{_OF_RANK}{rank}/"
+    return {**shared, **{k.removeprefix(prefix): v for k, v in extra.items() if k.startswith(prefix)}}
+
+
+def by_rank(each: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return what every rank keeps under names that a checkpoint holds together."""
+    first, *others = each
+    named = {f"{_OF_RANK}{rank}/{k}": v for rank, own in enumerate(others, 1) for k, v in own.items()}
+    return {**first, **named}

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 Loss = Callable[[Any, Any, Any], Tensor]  # (inputs, outputs, targets) -> scalar
 Objective = Callable[[nn.Module], AbstractContextManager[Loss]]  # attached to the network in training
 
-_OF_RANK = "rank-"  # begins the names of what a checkpoint keeps for one of several ranks; rank 0's have no prefix
 _CHECKED_EVERY = 20  # batches between looks at the loss on an accelerator or over ranks: each look waits for it
 
 
@@ -283,7 +282,7 @@ class _Stretch:
             self.finite(total if whole else torch.full_like(total, math.nan), lr)
             own = {f"chance/{name}": value for name, value in chance.states().items()}
             own |= {"loss": total} if self.engine.rank and position.batch else {}
-            return {**_by_rank(self.engine.each(own)), **self.learner.extra(), **self.companion.extra()}
+            return {**chance.by_rank(self.engine.each(own)), **self.learner.extra(), **self.companion.extra()}
 
         self.checkpoint(replace(position, loss=float(total)) if position.batch else position, extra)
 
@@ -295,19 +294,6 @@ class _Stretch:
         train(self.learner, lesson)
         self.learner.model.train()
         self.attach()
-
-
-def of_rank(extra: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """Return what a checkpoint keeps for a rank: what it keeps for all, with the rank's own in place of rank 0's."""
-    shared = {name: value for name, value in extra.items() if not name.startswith(_OF_RANK)}
-    prefix = f"{_OF_RANK}{rank}/"
-    return {**shared, **{k.removeprefix(prefix): v for k, v in extra.items() if k.startswith(prefix)}}
-
-
-def _by_rank(each: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    first, *others = each
-    named = {f"{_OF_RANK}{rank}/{k}": v for rank, own in enumerate(others, 1) for k, v in own.items()}
-    return {**first, **named}
 
 
 def _plain(lesson: Lesson) -> Loss:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .. import backends, criteria, engines
 from ..core import Budget, FileError, ModelError
 from ..core.run import Run, Width
-from ..engines.engine import Engine
+from ..engines.engine import Engine, placed
 from ..graph import trace
 from ..graph.outputs import logits
 from ..measure import Comparison
@@ -168,7 +168,7 @@ def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[
         for number, step in enumerate(recipe.steps, 1):
             if isinstance(step, Prune) and not work.pruned:
                 dense = work.dense
-                journal.note(checkpoints.once("dense/untrained", lambda d=dense: untrained_note(d.open().model, task)))
+                journal.note(checkpoints.once("dense/untrained", lambda d=dense: _untrained(d.open().model, work)))
                 begin(work)
             handle = STAGES[step.kind](step, f"{number}-{step.kind}", work, handle)
         small = handle.open().model
@@ -176,6 +176,11 @@ def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[
     done = journal.run
     conditions = f"latency: {done.latencies[-1].conditions}" if done.latencies else ""
     return Result(small, done, Comparison(done.before, done.after, done.latency_ratio, conditions))
+
+
+def _untrained(model: nn.Module, work: Work) -> str:
+    with placed(work.engine.device, model):
+        return untrained_note(model, work.task)
 
 
 def _check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:

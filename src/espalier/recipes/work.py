@@ -13,10 +13,11 @@ from ..core import Cost, Plan
 from ..core.run import Epoch, Point
 from ..engines.engine import Alone, Engine, placed
 from ..graph import trace
+from . import chance
 from .checkpoints import Checkpoints, Handle
 from .folder import Journal
 from .learner import Learner
-from .loop import START, Lesson, Objective, Position, of_rank, train
+from .loop import START, Lesson, Objective, Position, train
 
 if TYPE_CHECKING:
     from ..methods import Method
@@ -126,7 +127,7 @@ def _learned(
         engine=engine,
     )
     position, extra = (START, {}) if partial is None else (Position.from_data(partial.notes), dict(partial.extra))
-    extra = of_rank(extra, engine.rank)
+    extra = chance.of_rank(extra, engine.rank)
     learner.spread(engine)
     scribe = _Scribe(work, key, learner, base)
     position = train(learner, lesson, position=position, extra=extra, checkpoint=scribe)

@@ -10,6 +10,7 @@ from torch import nn
 
 from ... import losses
 from ...core.run import Point
+from ...engines.engine import placed
 from ...zoo import load_weights
 from ..checkpoints import Handle
 from ..loop import Loss, Objective
@@ -36,7 +37,8 @@ def _objective(step: Distill, work: Work) -> Objective:
     @contextmanager
     def attach(student: nn.Module) -> Iterator[Loss]:
         teachers = [work.dense.open().model, *(_other(work, path) for path in step.teachers)]
-        with whole.attached(teachers, student, example=work.example) as term:
+        device = work.engine.device
+        with placed(device, *teachers), whole.attached(teachers, student, example=work.example.to(device)) as term:
             for note in term.notes:
                 work.journal.note(note)
             yield lambda inputs, outputs, targets: term(inputs, outputs, targets, task_loss(outputs, targets))

@@ -20,6 +20,7 @@ from typing import Any
 
 from ...core import Budget, BudgetError, Cost
 from ...core.run import Point
+from ...engines.engine import placed
 from ..checkpoints import Handle
 from ..state import State
 from ..steps import Prune
@@ -121,8 +122,9 @@ def paired_spread(work: Work, dense: State, small: State) -> dict[str, Any]:
     half = 1.96 * standard deviation over batches of (dense - small) / sqrt(batches)
     """
     differences = []
-    for batch in work.task.validation:
-        before, after = (work.task.evaluate(state.model, [batch]) for state in (dense, small))
-        differences.append(before - after)
+    with placed(work.engine.device, dense.model, small.model):
+        for batch in work.task.validation:
+            before, after = (work.task.evaluate(state.model, [batch]) for state in (dense, small))
+            differences.append(before - after)
     spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
     return {"half": 1.96 * spread / math.sqrt(len(differences)), "batches": len(differences)}
