@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.optim import Optimizer
 
 from ..graph import ranks
@@ -45,7 +47,10 @@ def joined() -> Place | None:
             return None
         device = _device()
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"  # states at rest are on the CPU
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+        # after a restart torchrun's store still has the addresses of the processes that are gone
+        own = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT') or 0}", store)
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=_PATIENCE)
     elif distributed.get_world_size() < 2:
         return None
     return Place(distributed.get_rank(), distributed.get_world_size(), _device())

@@ -280,6 +280,8 @@ class _Stretch:
         def extra() -> dict[str, Tensor]:
             whole = all(bool(local(p).isfinite().all()) for p in self.learner.model.parameters())
             self.finite(total if whole else torch.full_like(total, math.nan), lr)
+            for model in (self.learner.model, self.learner.best_known):
+                self.engine.lead(model)  # who writes a buffer that is in no shards is not said
             own = {f"chance/{name}": value for name, value in chance.states().items()}
             own |= {"loss": total} if self.engine.rank and position.batch else {}
             return {**chance.by_rank(self.engine.each(own)), **self.learner.extra(), **self.companion.extra()}
