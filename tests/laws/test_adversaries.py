@@ -6,10 +6,12 @@ channels with other channels' weights. Every network below must then be refused;
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -145,3 +147,38 @@ def test_a_network_for_inference_only_is_proved_in_eval_mode() -> None:
     model, example = keeping(only_inference)().eval(), torch.randn(2, 4, 4)
     graph = es.trace(model, example)
     assert es.cut(model, graph, es.Plan({"one.weight:0": (1, 4, 6)})).espalier_proof == "float64"
+
+
+class Scaled(nn.Module):
+    """Attention whose scale loses the size it comes from; with one token, softmax hides whatever the scale is."""
+
+    def __init__(self, scale: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 4)
+        self.heads, self.width, self.scale = 2, 4, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (m(x).view(*x.shape[:2], self.heads, self.width).transpose(1, 2) for m in (self.q, self.k, self.v))
+        y = (q @ k.transpose(-1, -2) * self.scale(self, q)).softmax(-1) @ v
+        return self.o(y.transpose(1, 2).flatten(2))
+
+
+SCALES = {
+    "math.log": lambda _, q: 1 / math.log(q.shape[-1]),
+    "float of numpy": lambda _, q: float(1 / np.float64(q.shape[-1])),
+    "tensor of an attribute": lambda net, _: torch.tensor(net.width).rsqrt(),
+    "tensor of a size": lambda _, q: torch.tensor(q.shape[-1]).rsqrt(),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_an_example_that_hides_a_wrong_value_on_the_way_proves_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    model, example = Scaled(SCALES[name]).eval(), torch.randn(1, 1, 4)
+    graph = es.trace(model, example)
+    (head,) = (g for g, size in graph.sizes.items() if size == 4 and g.startswith("q.weight"))
+    counts = graph.feasible({head: 2}, held=[head])
+    keep = {g: tuple(range(n)) for g, n in counts.items() if n < graph.sizes[g]}
+    assert head in keep
+    with pytest.raises(ProofError, match=r"(mul|rsqrt) at .*test_adversaries\.py.* computes other values"):
+        es.cut(model, graph, es.Plan(keep))

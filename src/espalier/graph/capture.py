@@ -79,7 +79,7 @@ def _capture(
         record.names[recorder.see(tensor)] = name
     for tensor in tensors_in(example):
         record.inputs.append(recorder.see(tensor))
-    with _quiet(), _scopes(twin, recorder), torch.no_grad(), hearing(twin) as record.heard, recorder, Calls(recorder):
+    with quiet(), _scopes(twin, recorder), torch.no_grad(), hearing(twin) as record.heard, recorder, Calls(recorder):
         output = run_model(twin, example, forward_fn)
     record.outputs = [recorder.see(t) for t in tensors_in(output)]
     if not record.outputs:
@@ -91,7 +91,8 @@ def _capture(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Run what is written, not a fast path, and leave the random state alone."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,6 +1,6 @@
 """Prove: a cut model must compute what the masked original and the replayed record compute.
 
-    (1) shapes        (2) cut module = record replayed with the sliced tensors
+    (1) shapes        (2) cut module = record replayed with the sliced tensors, operator by operator (``trail.py``)
     (3) cut module = masked dense record (``masked.py``)        (4) one forward and backward in train mode,
     compared with the masked train record where nothing in it is random
 
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core import EspalierError, ModelError, Plan, ProofError, cause
 from .agreement import TRAIN_TOLERANCE, Shaken, agree
-from .capture import run_model
+from .capture import quiet, run_model
 from .checking import checking_copy, checking_example
 from .graph import Graph
 from .kinds import check_cut
@@ -29,12 +29,14 @@ from .layers import whole_surgery
 from .masked import MaskedReplay
 from .operate import forget, operate
 from .record import tensors_in
+from .recorder import Calls
 from .replay import oracle
 from .rescale import rescale
 from .skeleton import map_tensors
 from .state import unchanged
 from .tensors import named_tensors
 from .trace import trace
+from .trail import Trail, Watch, agree_on_the_way
 
 LARGE_BYTES = 2 * 2**30
 
@@ -121,8 +123,10 @@ def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> 
         found = _run(small, example, graph)
         shaken = _shaken(small, example, graph) if dtype == torch.float64 else None
         with unchanged(small):
-            replayed = [t.clone() for t in oracle(graph, plan, named_tensors(small), [t.clone() for t in inputs])]
+            trail, copies = Trail(), [t.clone() for t in inputs]
+            replayed = [t.clone() for t in oracle(graph, plan, named_tensors(small), copies, trail.note)]
         agree(found, replayed, dtype, "the replayed record", shaken)
+        agree_on_the_way(_trail(small, example, graph), trail, graph.records[0], dtype)
         try:
             with unchanged(dense):
                 expected = [t.clone() for t in MaskedReplay(graph, plan, named_tensors(dense), inputs).run()]
@@ -177,6 +181,16 @@ def _run(small: nn.Module, example: Any, graph: Graph) -> list[Tensor]:
             return [t.clone() for t in tensors_in(run_model(small, own, graph.forward_fn))]
     except Exception as error:
         raise ProofError(f"the cut model does not run: {cause(error)}") from error
+
+
+def _trail(small: nn.Module, example: Any, graph: Graph) -> Trail:
+    """Return what every operator of the cut model computes."""
+    trail = Trail()
+    watch = Watch(trail)
+    copied = map_tensors(example, Tensor.clone)
+    with unchanged(small), torch.no_grad(), quiet(), watch, Calls(watch):
+        run_model(small, copied, graph.forward_fn)
+    return trail
 
 
 def _shaken(small: nn.Module, example: Any, graph: Graph) -> Shaken:

@@ -49,6 +49,7 @@ class Replay:
             constant = tensor.double() if self.double and tensor.is_floating_point() else tensor
             self.values[value] = constant if tensor.is_meta else constant.to(self.device)
         self._last = self._last_uses()
+        self.note: Callable[[str, str, Any], None] = lambda name, call, result: None
 
     def _last_uses(self) -> dict[int, list[int]]:
         last: dict[int, int] = {}
@@ -74,7 +75,9 @@ class Replay:
     def step(self, index: int, op: Op) -> None:
         """Run one operator."""
         args, kwargs = self.arguments(index, op)
-        self.store(op, execute(op, *rebuild((args, kwargs), self.operand)))
+        result = execute(op, *rebuild((args, kwargs), self.operand))
+        self.note(op.name, op.call, result)
+        self.store(op, result)
 
     def arguments(self, index: int, op: Op) -> tuple[tuple, dict]:
         """Return the recorded arguments; a subclass changes sizes here."""
@@ -197,13 +200,21 @@ _ADJUST: dict[str, Callable] = {
 }
 
 
-def oracle(graph: Graph, plan: Plan, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return what the pruned network must compute in eval mode.
+def oracle(
+    graph: Graph,
+    plan: Plan,
+    tensors: Mapping[str, Tensor],
+    inputs: Sequence[Tensor],
+    note: Callable[[str, str, Any], None] = lambda name, call, result: None,
+) -> list[Tensor]:
+    """Return what the pruned network must compute in eval mode; ``note`` hears what every operator gives.
 
     Raises:
         ProofError: the record cannot be replayed with the sliced tensors.
     """
     try:
-        return SlicedReplay(graph, plan, graph.records[0], tensors, inputs).run()
+        replay = SlicedReplay(graph, plan, graph.records[0], tensors, inputs)
+        replay.note = note
+        return replay.run()
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ProofError(f"the sliced record does not run: {error}") from error
