@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from .tasks import Task
 
 
-def model(name: str, *, pretrained: bool = False, classes: int | None = None) -> nn.Module:
+def model(
+    name: str, *, pretrained: bool = False, classes: int | None = None, weights: str | Path | None = None
+) -> nn.Module:
     """Build a model by name. Nothing is downloaded unless ``pretrained`` is true.
 
     >>> model("espalier:digits_cnn", classes=3).head
@@ -30,12 +32,17 @@ def model(name: str, *, pretrained: bool = False, classes: int | None = None) ->
             ``transformers:tiny-TYPE`` is the same in small), ``espalier:NAME``, or ``path/to/file.py:function``.
         pretrained: fetch the published weights of a timm or torchvision model.
         classes: outputs of the classifier; the source's own number when None.
+        weights: a file with trained weights: safetensors, or a PyTorch checkpoint (read without pickle's code).
 
     Raises:
         UnknownNameError: no such source, or no such model in it; the message has the nearest name.
         ModelError: the package that keeps it is not installed, or the model cannot be built.
+        FileError: the weights are missing, damaged or made for another network.
     """
-    return zoo.build(name, pretrained=pretrained, classes=classes)
+    made = zoo.build(name, pretrained=pretrained, classes=classes)
+    if weights is not None:
+        zoo.load_weights(made, weights)
+    return made
 
 
 def default_example(model: nn.Module, name: str) -> Any:

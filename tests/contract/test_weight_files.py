@@ -174,3 +174,12 @@ def test_a_cut_network_is_sent_to_load(tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     for path in (tmp_path / "none.th", tmp_path):
         assert "no such weight file" in refused(Net(), path)
+
+
+def test_a_model_by_name_takes_a_weight_file(tmp_path: Path) -> None:
+    trained = es.model("espalier:digits_cnn")
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(FileError, match="weights=FILE"):
+        es.load(tmp_path / "w.safetensors", es.model("espalier:digits_cnn"))
+    again = es.model("espalier:digits_cnn", weights=tmp_path / "w.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), again.parameters(), strict=True))

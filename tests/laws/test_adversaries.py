@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import espalier as es
-from espalier.core import BudgetError, ModelError, ProofError
+from espalier.core import BudgetError, CutError, ModelError, ProofError
 from espalier.graph.rules import pieces
 
 from ..patterns.states import keeping, only_inference
@@ -182,3 +182,28 @@ def test_an_example_that_hides_a_wrong_value_on_the_way_proves_nothing(name: str
     assert head in keep
     with pytest.raises(ProofError, match=r"(mul|rsqrt) at .*test_adversaries\.py.* computes other values"):
         es.cut(model, graph, es.Plan(keep))
+
+
+def test_a_model_with_other_tensors_is_not_the_traced_one() -> None:
+    small, large = es.model("espalier:cifar_resnet20"), es.model("espalier:cifar_resnet32")
+    graph = es.trace(small, torch.randn(2, 3, 32, 32))
+    name, size = next(iter(graph.sizes.items()))
+    with pytest.raises(CutError, match="is not the traced one"):
+        es.cut(large, graph, es.Plan({name: tuple(range(size // 2))}))
+
+
+def test_a_dense_model_that_does_not_run_is_said_to() -> None:
+    model, ids = nn.Sequential(nn.Embedding(8, 6), nn.Linear(6, 4)), torch.tensor([[1, 50]])
+    graph = es.trace(model, ids)  # on meta nobody looks at the numbers
+    with pytest.raises(ModelError, match="does not run on its example"):
+        es.cut(model, graph, es.Plan({next(iter(graph.groups)): (0, 1)}))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_is_refused() -> None:
+    scripted = torch.jit.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)), torch.randn(2, 4))
+    graph = es.trace(scripted, torch.randn(2, 4))
+    name, size = next(iter(graph.sizes.items()))
+    for prove in (True, False):
+        with pytest.raises(CutError, match="TorchScript"):
+            es.cut(scripted, graph, es.Plan({name: tuple(range(size // 2))}), prove=prove)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -69,6 +70,10 @@ def _start(recipe: Recipe, out: str, name: str) -> Answer:
     folder = Path(current(recipe.engine).first(place))
     try:
         result = api.compress(model, task, recipe, folder=folder)
+    except KeyboardInterrupt:
+        if leads() and folder.exists():
+            print(f"espalier resume {shlex.quote(str(folder))} goes on", file=sys.stderr)
+        raise
     finally:
         if leads() and folder.exists():
             print(f"run folder: {folder}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import torch
 from torch import nn
 
 from ..core import NOT_PROVED, CutError, EspalierWarning, Plan, Surgery
@@ -93,11 +94,33 @@ def prepared(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
     traced = {name: shape for name, shape in graph.shapes.items() if name in graph.leaves}
     wrong = [name for name, shape in traced.items() if shapes.get(name) != shape]
+    strange = sorted(shapes.keys() ^ graph.shapes.keys())
+    if strange and not wrong:
+        raise CutError(
+            f"this model is not the traced one: {strange[0]!r} is in one of them alone. Trace this model and plan again"
+        )
     if wrong:
         raise CutError(
             f"this model is not the traced one: {wrong[0]!r} has shape {shapes.get(wrong[0])}, "
             f"the graph expects {traced[wrong[0]]}. Trace this model and plan again"
         )
     whole = whole_surgery(model, graph, plan)
+    _check_python(model, whole)
     check_surgery(model, whole)
     return whole
+
+
+def _check_python(model: nn.Module, surgery: Surgery) -> None:
+    """See that no compiled module holds what is cut: TorchScript keeps its tensors and sizes.
+
+    Raises:
+        CutError: one does.
+    """
+    compiled = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    for one in surgery.slices.values():
+        owner = next((name for name in compiled if not name or one.tensor.startswith(f"{name}.")), None)
+        if owner is not None:
+            what = f"{owner!r} is" if owner else "the model is"
+            raise CutError(
+                f"{what} TorchScript and holds {one.tensor!r}: give the Python module, and script what is cut"
+            )

@@ -49,7 +49,10 @@ def read_header(path: str | Path) -> Header:
     source = Path(path)
     entries = _read_metadata(source)
     if "espalier" not in entries:
-        raise FileError(f"{source} is a safetensors file, but not one that Espalier wrote: it names no format version")
+        raise FileError(
+            f"{source} is a safetensors file, but not one that Espalier wrote: it names no format version. "
+            "es.model(name, weights=FILE) reads weights that others saved"
+        )
     if entries["espalier"] != str(VERSION):
         raise FileError(
             f"{source} has format version {entries['espalier']!r:.20}; this Espalier reads version {VERSION}"

@@ -36,6 +36,7 @@ from .skeleton import map_tensors
 from .state import unchanged
 from .tensors import named_tensors
 from .trace import trace
+from .traceable import does_not_run
 from .trail import Trail, Watch, agree_on_the_way
 
 LARGE_BYTES = 2 * 2**30
@@ -120,7 +121,12 @@ def _compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> 
     graph = _at_checked_values(graph, plan, dense, example)
     inputs = [t.clone() for t in tensors_in(example)]
     with torch.random.fork_rng(devices=[]):
-        found = _run(small, example, graph)
+        try:
+            found = _run(small, example, graph)
+        except ProofError:
+            if dtype == torch.float32:
+                _check_dense(dense, example, graph)
+            raise
         shaken = _shaken(small, example, graph) if dtype == torch.float64 else None
         with unchanged(small):
             trail, copies = Trail(), [t.clone() for t in inputs]
@@ -181,6 +187,19 @@ def _run(small: nn.Module, example: Any, graph: Graph) -> list[Tensor]:
             return [t.clone() for t in tensors_in(run_model(small, own, graph.forward_fn))]
     except Exception as error:
         raise ProofError(f"the cut model does not run: {cause(error)}") from error
+
+
+def _check_dense(dense: nn.Module, example: Any, graph: Graph) -> None:
+    """See that the uncut model runs: tracing on meta looks at no values, so it can miss that it does not.
+
+    Raises:
+        ModelError: it does not.
+    """
+    try:
+        with torch.no_grad(), unchanged(dense):
+            run_model(dense, example, graph.forward_fn)
+    except Exception as error:
+        raise does_not_run(dense, example, error) from error
 
 
 def _trail(small: nn.Module, example: Any, graph: Graph) -> Trail:
