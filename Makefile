@@ -10,7 +10,7 @@ STAMP  := .venv/.ready-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 MARKERS := $(if $(filter true,$(CI)),not nightly,not nightly and not slow)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-loop bench-recovery bench-loading clean
+.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-loop bench-recovery bench-loading bench-distillation bench-latency clean
 
 help:
 	@echo "make demo            train, prune, prove and report on real handwritten digits"
@@ -18,7 +18,8 @@ help:
 	@echo "make test-nightly    the long generated-network search"
 	@echo "make lint            formatter, linter, types, floors"
 	@echo "make format          let the formatter and the linter mend what they can"
-	@echo "make bench           bench-patterns, -engine, -demo and -coverage (hours), one after another"
+	@echo "make bench           every benchmark, one after another (hours); each is bench-NAME:"
+	@echo "                     patterns engine loading loop recovery distillation latency demo coverage"
 	@echo "make clean           remove .venv and caches"
 
 setup: $(STAMP)
@@ -59,7 +60,8 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-patterns bench-engine bench-demo bench-coverage
+bench: bench-patterns bench-engine bench-loading bench-loop bench-recovery bench-distillation bench-latency bench-demo \
+	bench-coverage
 
 bench-patterns: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.patterns
@@ -78,6 +80,12 @@ bench-recovery: setup
 
 bench-loop: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.loop
+
+bench-distillation: setup
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.distillation
+
+bench-latency: setup
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.latency
 
 bench-demo: setup
 	$(BIN)/python -m benchmarks.demo
