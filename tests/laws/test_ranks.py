@@ -153,7 +153,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(WORLD)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # a long run loses the process that runs these two; alone they pass
 def test_rank_0s_plan_is_cut_everywhere(said: list[dict[str, Any]]) -> None:
     model = network()
     alone: Any = es.cut(model, es.trace(model, torch.zeros(2, 4)), plan(0, 1, 2))
@@ -163,7 +163,7 @@ def test_rank_0s_plan_is_cut_everywhere(said: list[dict[str, Any]]) -> None:
         assert one["everyone"] == WORLD
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # a long run loses the process that runs these two; alone they pass
 @pytest.mark.parametrize(
     ("case", "first", "second"),
     [
