@@ -119,10 +119,13 @@ def test_bare_pickles_run_nothing(tmp_path: Path, protocol: int) -> None:
 
 
 def test_a_checkpoint_under_another_ending_is_read(tmp_path: Path) -> None:
-    torch.save(Net().state_dict(), tmp_path / "w.safetensors")
-    save_file(Net().state_dict(), tmp_path / "w.pt")
+    stored = Net().state_dict()
+    torch.save(stored, tmp_path / "w.safetensors")
+    save_file(stored, tmp_path / "w.pt")
     for name in ("w.safetensors", "w.pt"):
-        load_weights(Net(), tmp_path / name)
+        model = Net()
+        load_weights(model, tmp_path / name)
+        assert all(torch.equal(tensor, stored[key]) for key, tensor in model.state_dict().items())
 
 
 MISFITS: list[tuple[Callable[[State], State], str]] = [

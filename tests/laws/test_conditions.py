@@ -119,7 +119,8 @@ def test_rounding_keeps_a_size() -> None:
     model, example = Decides(decide).eval(), torch.randn(2, 4)
     graph = es.trace(model, example)
     for name, size in graph.sizes.items():
-        es.cut(model, graph, es.Plan({name: tuple(range(size // 2))}))
+        small = es.cut(model, graph, es.Plan({name: tuple(range(size // 2))}))
+        assert small.espalier_proof == "float64"
 
 
 def test_hearing_leaves_python_as_it_was() -> None:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..graph.operators import Sized
-from .onnx_calls import WRITERS, branches, number_in
-from .onnx_file import missing, write_onnx
+from .onnx_calls import Branches, number_in
+from .onnx_file import missing
 from .protocol import BackendError, Run, tensors
-from .torch_calls import QUARTILE, chunks
+from .through_onnx import ThroughOnnx, Timing
 
 # Between a blocked and a plain layout: inside a network neighbours share a layout and most of these vanish.
 _LAYOUT = ("ReorderInput", "ReorderOutput")
 
 
 @dataclass(frozen=True)
-class OnnxRuntime:
+class OnnxRuntime(ThroughOnnx):
     """The network as an ONNX file, optimized and run by ONNX Runtime's own kernels."""
 
     name: str = "onnxruntime"
@@ -38,24 +36,27 @@ class OnnxRuntime:
         """Return ONNX Runtime's version, and PyTorch's, which exports."""
         return f"onnxruntime {_runtime().__version__}, exported by torch {torch.__version__}"
 
-    def prepare(self, model: nn.Module, example: Any, threads: int) -> Run:
-        """Return a session on the exported model.
+    def load(self, path: Path, example: Any, threads: int) -> Run:
+        """Return a session on a file."""
+        return session_of(path, example, threads)
 
-        Raises:
-            BackendError: the model cannot be exported or loaded.
-        """
+    def profile(self, built: Branches, threads: int, sweeps: int) -> Iterator[Timing]:
+        """Yield the kernels' times from the runtime's profile; a kernel's first run is its warm-up."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            write_onnx(model, example, path)
-            return session_of(path, example, threads)
-
-    def times(self, kind: str) -> bool:
-        """Whether the operator has a kernel of its own after fusion."""
-        return kind in WRITERS
-
-    def time(self, calls: Sequence[Sized], threads: int, sweeps: int) -> list[float]:
-        """Return the milliseconds of each call alone, by the runtime's own profile of their kernels."""
-        return [ms for chunk in chunks(calls, most=32) for ms in _profiled(chunk, threads, sweeps)]
+            session = _session(built.model(), threads, str(Path(folder) / "profile"))
+            for _ in range(sweeps + 1):
+                session.run(None, built.feeds)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        warm: set[tuple[int, str]] = set()
+        for event in events:
+            number = number_in(event.get("name", ""))
+            kernel = event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+            if not kernel or number is None or event["args"].get("op_name") in _LAYOUT:
+                continue
+            node = (number, event["name"])
+            if node in warm:
+                yield *node, 1e-3 * event["dur"]
+            warm.add(node)
 
 
 def session_of(path: Path, example: Any, threads: int) -> Run:
@@ -100,25 +101,3 @@ def _session(model: Any, threads: int, profile: str = "") -> Any:
         return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors are of types without a common base
         raise BackendError(f"ONNX Runtime cannot load the network: {str(error)[:300]}") from error
-
-
-def _profiled(calls: Sequence[Sized], threads: int, sweeps: int) -> list[float]:
-    built = branches(calls)
-    if not built.nodes:
-        return [float("nan")] * len(calls)
-    with tempfile.TemporaryDirectory() as folder:
-        session = _session(built.model(), threads, str(Path(folder) / "profile"))
-        for _ in range(sweeps + 1):
-            session.run(None, built.feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    nodes: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for event in events:
-        number = number_in(event.get("name", ""))
-        kernel = event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
-        if kernel and number is not None and event["args"].get("op_name") not in _LAYOUT:
-            nodes[number, event["name"]].append(event["dur"])
-    result = [float("nan")] * len(calls)
-    for (number, _), microseconds in nodes.items():
-        own = 1e-3 * float(np.percentile(microseconds[1:], QUARTILE))
-        result[number] = own if np.isnan(result[number]) else result[number] + own
-    return result

@@ -7,29 +7,26 @@ were not installed, which it allows for.
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..graph.operators import Sized
-from .onnx_calls import WRITERS, branches, number_in
-from .onnx_file import missing, write_onnx
+from .onnx_calls import Branches, number_in
+from .onnx_file import missing
 from .protocol import BackendError, Run, tensors
-from .torch_calls import QUARTILE, chunks
+from .through_onnx import ThroughOnnx, Timing
 
 _TELEMETRY = "openvino_telemetry"
 _LAYOUT = ("Reorder", "Input", "Output", "Parameter", "Result", "Constant", "Const")
 
 
 @dataclass(frozen=True)
-class OpenVino:
+class OpenVino(ThroughOnnx):
     """The network as OpenVINO compiles it for this CPU."""
 
     name: str = "openvino"
@@ -42,24 +39,23 @@ class OpenVino:
         """Return OpenVINO's version, and PyTorch's, which exports."""
         return f"openvino {runtime().__version__.split('-')[0]}, exported by torch {torch.__version__}"
 
-    def prepare(self, model: nn.Module, example: Any, threads: int) -> Run:
-        """Return the compiled network.
+    def load(self, path: Path, example: Any, threads: int) -> Run:
+        """Return the compiled network."""
+        return compiled_of(path, example, threads)
 
-        Raises:
-            BackendError: the model cannot be exported or compiled.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            write_onnx(model, example, path)
-            return compiled_of(path, example, threads)
-
-    def times(self, kind: str) -> bool:
-        """Whether the operator has a kernel of its own after fusion."""
-        return kind in WRITERS
-
-    def time(self, calls: Sequence[Sized], threads: int, sweeps: int) -> list[float]:
-        """Return the milliseconds of each call alone, by the runtime's own counters."""
-        return [ms for chunk in chunks(calls, most=32) for ms in _profiled(chunk, threads, sweeps)]
+    def profile(self, built: Branches, threads: int, sweeps: int) -> Iterator[Timing]:
+        """Yield the kernels' times from the runtime's own counters."""
+        model = runtime().Core().read_model(built.model())
+        request = _compile(model, threads, counters=True).create_infer_request()
+        for sweep in range(sweeps + 1):
+            request.infer(built.feeds, share_inputs=True)
+            number = None
+            for counter in request.profiling_info if sweep else ():
+                named = number_in(counter.node_name)
+                number = number if named is None else named  # in order of execution: a nameless node follows its input
+                ran = counter.node_type not in _LAYOUT and str(counter.status).endswith("EXECUTED")
+                if number is not None and ran:
+                    yield number, counter.node_name, 1e3 * counter.real_time.total_seconds()
 
 
 def runtime() -> Any:
@@ -119,25 +115,3 @@ def _compile(model: Any, threads: int, *, counters: bool = False) -> Any:
         return runtime().Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot compile the network: {str(error)[:300]}") from error
-
-
-def _profiled(calls: Sequence[Sized], threads: int, sweeps: int) -> list[float]:
-    built = branches(calls)
-    result = [float("nan")] * len(calls)
-    if not built.nodes:
-        return result
-    model = runtime().Core().read_model(built.model())
-    request = _compile(model, threads, counters=True).create_infer_request()
-    nodes: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for sweep in range(sweeps + 1):
-        request.infer(built.feeds, share_inputs=True)
-        number = None
-        for counter in request.profiling_info if sweep else ():
-            named = number_in(counter.node_name)
-            number = number if named is None else named  # in order of execution: a nameless node follows its own input
-            if number is not None and counter.node_type not in _LAYOUT and str(counter.status).endswith("EXECUTED"):
-                nodes[number, counter.node_name].append(counter.real_time.total_seconds())
-    for (number, _), seconds in nodes.items():
-        own = 1e3 * float(np.percentile(seconds, QUARTILE))
-        result[number] = own if np.isnan(result[number]) else result[number] + own
-    return result

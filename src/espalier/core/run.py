@@ -225,14 +225,7 @@ def _read(kind: Any, data: Any) -> Any:
     if origin is types.UnionType:
         return None if data is None else _read(arguments[0], data)
     if is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        unknown = set(data) - {f.name for f in fields(kind)}
-        if unknown:
-            raise ValueError(f"{min(unknown)!r} is no field of {kind.__name__}")  # type: ignore[union-attr]
-        needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
-        if needed - set(data):
-            raise ValueError(f"the field {min(needed - set(data))!r} of {kind.__name__} is missing")  # type: ignore[union-attr]
-        return kind(**{name: _read(hints[name], value) for name, value in data.items()})  # type: ignore[operator]
+        return _read_fields(kind, data)
     if origin is tuple:
         items = arguments[:1] * len(data) if arguments[-1] is Ellipsis else arguments
         return tuple(_read(item, value) for item, value in zip(items, data, strict=True))
@@ -240,9 +233,24 @@ def _read(kind: Any, data: Any) -> Any:
         if data not in arguments:
             raise ValueError(f"{data!r} is none of {arguments}")
         return data
-    if kind is Any:
-        return data
-    expected = (int, float) if kind is float else dict if origin is not None else kind
+    if kind is not Any:
+        _check_plain(dict if origin is not None else kind, data)
+    return data
+
+
+def _read_fields(kind: Any, data: Any) -> Any:
+    hints = typing.get_type_hints(kind)
+    unknown = set(data) - {f.name for f in fields(kind)}
+    if unknown:
+        raise ValueError(f"{min(unknown)!r} is no field of {kind.__name__}")
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    if needed - set(data):
+        raise ValueError(f"the field {min(needed - set(data))!r} of {kind.__name__} is missing")
+    return kind(**{name: _read(hints[name], value) for name, value in data.items()})
+
+
+def _check_plain(kind: type, data: Any) -> None:
+    """Refuse a value of another type; a whole number is a float, and True is no number."""
+    expected = (int, float) if kind is float else kind
     if not isinstance(data, expected) or (isinstance(data, bool) and kind is not bool):
         raise TypeError(f"{data!r:.40} is not {kind}")
-    return data

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -88,10 +87,6 @@ class Engine(Protocol):
         """Return every rank's small tensors."""
         ...
 
-    def write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors, each rank its shards; only where ``shards``."""
-        ...
-
 
 class Alone:
     """One process, on a GPU where there is one."""
@@ -139,9 +134,6 @@ class Alone:
 
     def each(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         return [dict(tensors)]
-
-    def write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        raise NotImplementedError("one process writes whole files")
 
 
 def move(model: nn.Module, optimizer: Optimizer | None, device: torch.device) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,7 +25,6 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ..graph.tensors import named_tensors
-from . import checkpoint
 from .engine import Batch, like
 from .group import Group, Place
 
@@ -90,9 +88,6 @@ class Fsdp(Group):
             yield inputs, targets
         for _ in range(len(batches) - seen):  # type: ignore[arg-type]  # the length is that of all ranks' batches
             model(inputs.to(self.device))  # type: ignore[union-attr]
-
-    def write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        checkpoint.write(path, tensors)
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -195,15 +196,13 @@ def _kind(value: object) -> type | None:
 
 def _child(owner: Any, step: str | int, where: str) -> Any:
     """Return the attribute, item or element of ``owner`` that ``step`` names; never runs a property."""
-    try:
+    with suppress(KeyError, IndexError, TypeError):
         if isinstance(owner, dict):
             return owner[step]
         if isinstance(owner, list | tuple) and isinstance(step, int) and step >= 0:
             return owner[step]
         if isinstance(step, str):
             return vars(owner)[step]
-    except (KeyError, IndexError, TypeError):
-        pass
     raise CutError(f"the model has no attribute {where}")
 
 

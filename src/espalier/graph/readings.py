@@ -82,15 +82,12 @@ class _Reader(Silencer):
 
     def _contracted(self, op: Op, name: str) -> Iterator[tuple[int, Dim]]:
         """Yield the operands' dimensions that an operator sums over, where the group is on them."""
-        if name in CONTRACTED:
+        if name == "convolution":
+            yield from self._convolved(op)
+        elif name in CONTRACTED:
             bound = bind(op)
-            columns = 0 if name == "convolution" and bound["transposed"] else None
             for argument, d in CONTRACTED[name].items():
-                d = columns if columns is not None and argument == "weight" else d
-                found = list(self._with_group(bound[argument].value, d))
-                if name == "convolution" and int(bound["groups"]) > 1 and (not found or self._passes(op, columns)):
-                    return  # the axis of the groups themselves goes through
-                yield from found
+                yield from self._with_group(bound[argument].value, d)
         elif name == "scaled_dot_product_attention":
             query, key = op.refs()[:2]
             if list(self._with_group(key, -2)):  # softmax gives a zero its share
@@ -100,14 +97,24 @@ class _Reader(Silencer):
             for value in dict.fromkeys(op.refs()):
                 yield from ((value, dim) for dim in self.dims[value] if self.group in self.groups(dim))
 
+    def _convolved(self, op: Op) -> Iterator[tuple[int, Dim]]:
+        """Yield the operands' dimensions that a convolution sums over; the axis of the groups goes through."""
+        bound = bind(op)
+        transposed, axes = bool(bound["transposed"]), CONTRACTED["convolution"]
+        weight = list(self._with_group(bound["weight"].value, 0 if transposed else axes["weight"]))
+        if int(bound["groups"]) > 1 and (not weight or (transposed and self._passes(op))):
+            return
+        yield from weight
+        yield from self._with_group(bound["input"].value, axes["input"])
+
     def _with_group(self, value: int, d: int) -> Iterator[tuple[int, Dim]]:
         dim = self.dims[value][d]
         if self.group in self.groups(dim):
             yield value, dim
 
-    def _passes(self, op: Op, columns: int | None = 0) -> bool:
+    def _passes(self, op: Op) -> bool:
         """Whether the group is on an output of an operator."""
-        return columns is not None and any(self.carries(value) for value in op.outs if value is not None)
+        return any(self.carries(value) for value in op.outs if value is not None)
 
     def _recurrent(self, op: Op) -> Iterator[Reading]:
         """Recurrent layers read by the columns of their weights, their own state included."""

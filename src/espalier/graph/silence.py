@@ -46,6 +46,7 @@ CONTRACTED = {
     "_grouped_mm": {"mat2": 1, "self": 1},
     "convolution": {"weight": 1, "input": 1},
 }
+_WEIGHT_NORMS = ("_weight_norm", "_weight_norm_interface")
 _BIAS = {"linear": "bias", "addmm": "self", "baddbmm": "self", "convolution": "bias"}
 
 
@@ -105,20 +106,24 @@ class Silencer:
         if op is None or self._written(value, op, seen):
             raise Refused
         seen.add(("through", id(op)))
-        name = plain(op)
-        carrying = [v for v in dict.fromkeys(op.refs()) if self.carries(v)]
+        return self._through(op, dim, seen)
+
+    def _through(self, op: Op, dim: Dim | None, seen: set[object]) -> set[Place]:
+        """Return the places that must be zero for an operator's output to be."""
+        name, refs = plain(op), op.refs()
+        carrying = [v for v in dict.fromkeys(refs) if self.carries(v)]
         if name in _ADDED:
             return self._all(op, name, carrying, dim, seen)
         if name in _NORMS:
             return self._affine(op, ("weight", "bias"), dim, seen)
         if name in ("mul", "div"):
-            return self._any([v for v in carrying if name == "mul" or v == op.refs()[0]], dim, seen)
+            return self._any([v for v in carrying if name == "mul" or v == refs[0]], dim, seen)
         if name in CONTRACTED or name in ("embedding", "scaled_dot_product_attention"):
             return self._product(op, name, carrying, dim, seen)
-        if name in ("_weight_norm", "_weight_norm_interface"):  # a row is zero by its magnitude, a column by itself
-            return self.sources(op.refs()[1] if self.carries(op.refs()[1]) else op.refs()[0], dim, seen)
+        if name in _WEIGHT_NORMS:  # a row is zero by its magnitude, a column by itself
+            return self.sources(refs[1] if self.carries(refs[1]) else refs[0], dim, seen)
         if name in MOVES or name in _ZERO_STAYS:
-            return self.sources(op.refs()[0], dim, seen)
+            return self.sources(refs[0], dim, seen)
         raise Refused
 
     def _all(self, op: Op, name: str, carrying: list[int], dim: Dim | None, seen: set[object]) -> set[Place]:

@@ -206,17 +206,22 @@ class Units:
             return False
         if a.shape[1] == 1 or b.shape[1] == 1:
             return self._couple_one_to_many(*((a, b) if a.shape[1] == 1 else (b, a)))
-        parts_a = [row_classes(a[:, j]) for j in range(a.shape[1])]
-        parts_b = [row_classes(b[:, j]) for j in range(b.shape[1])]
-        for i, p in enumerate(parts_a):
-            for j, q in enumerate(parts_b):
-                if np.array_equal(p, q):
-                    self._union(a[:, i], b[:, j])
-                    return True
-        for i, p in enumerate(parts_a):
-            for j, q in enumerate(parts_b):
-                if self._refine(a[:, i], p, b[:, j], q) or self._refine(b[:, j], q, a[:, i], p):
-                    return True
+        return self._couple_alike(a, b) or self._couple_in_order(a, b)
+
+    def _couple_alike(self, a: Dim, b: Dim) -> bool:
+        """Couple two columns that part the rows alike, else refine one by another; return whether either was found."""
+        pairs = [
+            (a[:, i], p, b[:, j], q)
+            for i, p in enumerate([row_classes(a[:, i]) for i in range(a.shape[1])])
+            for j, q in enumerate([row_classes(b[:, j]) for j in range(b.shape[1])])
+        ]
+        for one, p, other, q in pairs:
+            if np.array_equal(p, q):
+                self._union(one, other)
+                return True
+        return any(self._refine(one, p, other, q) or self._refine(other, q, one, p) for one, p, other, q in pairs)
+
+    def _couple_in_order(self, a: Dim, b: Dim) -> bool:
         for j in range(min(a.shape[1], b.shape[1])):
             self._union(a[:, j], b[:, j])
         return True

@@ -150,7 +150,7 @@ class Checkpoints:
             if self.engine.shards:
                 self._written += 1
                 self.engine.first(partial(_remove, self.folder / f"{self._written:04d}.shards"))  # of a crash
-                data = write_shards(self.folder, f"{self._written:04d}", state, extra, self.engine)
+                data = write_shards(self.folder, f"{self._written:04d}", state, extra)
             else:
                 data = self._write(state, extra)
             self._partial = {"key": key, "notes": notes, "state": data}

@@ -14,22 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from ..core import CutError, FileError, Surgery
-from ..engines.engine import Engine
 from ..graph.operate import operate
 from ..graph.tensors import stored_tensors
 from .state import Data, State, optimizer_data, read_optimizer
 
 
-def write_shards(folder: Path, name: str, state: State, extra: Mapping[str, Tensor], engine: Engine) -> Data:
+def write_shards(folder: Path, name: str, state: State, extra: Mapping[str, Tensor]) -> Data:
     """Write a state at work and return what ``read_shards`` needs beside the files; every rank calls this.
 
     Raises:
         FileError: the place cannot be written.
     """
+    from ..engines.checkpoint import write  # one process needs none of it
+
     groups, tensors = optimizer_data(state.model, state.optimizer)
     tensors |= {f"model/{key}": value.detach() for key, value in stored_tensors(state.model).items()}
     tensors |= {f"extra/{key}": value.detach() for key, value in extra.items()}
-    engine.write(folder / f"{name}.shards", tensors)
+    write(folder / f"{name}.shards", tensors)
     surgery: Surgery = getattr(state.model, "espalier_surgery", None) or Surgery()
     return {
         "name": name,

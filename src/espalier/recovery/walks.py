@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,10 +110,8 @@ class Walk:
         self._go.acquire()
         try:
             if not self._closing:
-                with torch.no_grad(), self._mode:
+                with suppress(_Closed), torch.no_grad(), self._mode:
                     self._run()
-        except _Closed:
-            pass
         except BaseException as error:  # raised again where the walk was advanced
             self._error = error
         finally:

@@ -75,24 +75,28 @@ def width_bars(run: Run) -> Bars:
 
 def layer_bars(run: Run) -> list[Bars]:
     """Return MACs and milliseconds a layer, where they were measured."""
-    found = []
+    return [bars for bars in (_macs_bars(run), _time_bars(run)) if bars.rows]
+
+
+def _macs_bars(run: Run) -> Bars:
     counted = [layer for layer in run.layers if layer.macs_before]
-    if counted:
-        pairs = [(layer.macs_before, layer.macs_after) for layer in counted]
-        found.append(Bars("MACs a layer", _rows(counted, pairs, show_count)))
-    timed = [layer for layer in run.layers if layer.ms_before is not None and layer.ms_after is not None]
-    total = sum(layer.ms_before or 0.0 for layer in timed)
-    shown = [layer for layer in timed if layer.macs_before or (layer.ms_before or 0.0) > _TINY * total]
-    if shown:
-        pairs = [(layer.ms_before or 0.0, layer.ms_after or 0.0) for layer in shown]
-        hidden = len(timed) - len(shown)
-        note = (
-            "Each layer timed alone within a PyTorch forward pass of one input; the whole network is in the headline."
-        )
-        if hidden:
-            note += f" {hidden} layers that take less than 1 % of the time each are left out."
-        found.append(Bars("Milliseconds a layer", _rows(shown, pairs, show_ms), note))
-    return found
+    return Bars("MACs a layer", _rows(counted, [(one.macs_before, one.macs_after) for one in counted], show_count))
+
+
+def _time_bars(run: Run) -> Bars:
+    timed = [
+        (layer, (layer.ms_before, layer.ms_after))
+        for layer in run.layers
+        if layer.ms_before is not None and layer.ms_after is not None
+    ]
+    total = sum(before for _, (before, _) in timed)
+    shown = [(layer, pair) for layer, pair in timed if layer.macs_before or pair[0] > _TINY * total]
+    note = "Each layer timed alone within a PyTorch forward pass of one input; the whole network is in the headline."
+    if len(shown) < len(timed):
+        note += f" {len(timed) - len(shown)} layers that take less than 1 % of the time each are left out."
+    return Bars(
+        "Milliseconds a layer", _rows([layer for layer, _ in shown], [pair for _, pair in shown], show_ms), note
+    )
 
 
 def reasons(frozen: tuple[Frozen, ...]) -> list[Reason]:
@@ -106,7 +110,7 @@ def reasons(frozen: tuple[Frozen, ...]) -> list[Reason]:
 def _rows(
     layers: Sequence[Layer], pairs: Sequence[tuple[float, float]], show: Callable[[float], str]
 ) -> tuple[Bar, ...]:
-    most = max(max(pair) for pair in pairs) or 1
+    most = max((max(pair) for pair in pairs), default=1) or 1
     return tuple(
         Bar(layer.name, show(old), show(new), old / most, new / most)
         for layer, (old, new) in zip(layers, pairs, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,11 +100,9 @@ def _cached(images: EncodedImages, folder: Path, what: str) -> Tensor:
     held = _load(path, (len(images), images.channels, images.height, images.width))
     if held is None:
         held = _decoded(images, what)
-        try:
+        with suppress(OSError):  # read-only, or full; what was begun is removed
             folder.mkdir(parents=True, exist_ok=True)
             _save(held, path)
-        except OSError:  # read-only, or full; what was begun is removed
-            pass
     return held
 
 

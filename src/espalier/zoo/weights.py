@@ -94,18 +94,27 @@ def _hint(source: Path, model: nn.Module, tensors: Mapping[str, Tensor], found: 
     """Guess what happened."""
     if _is_cut(source):
         return "Espalier has cut this network: es.load(path, the original model) reads it."
+    return _prefix_hint(model, tensors, found) or _classes_hint(found) or "Is it another size or kind of network?"
+
+
+def _prefix_hint(model: nn.Module, tensors: Mapping[str, Tensor], found: _Mismatch) -> str:
+    if not (found.missing and found.unknown):
+        return ""
     ours, theirs = _prefix(model.state_dict()), _prefix(tensors)
-    if found.missing and found.unknown:
-        if theirs and _share(model, {name.removeprefix(theirs) for name in tensors}) > 0.5:
-            return f"Its names begin with {theirs!r}, a prefix that the model has not: save them without it."
-        if ours and _share(model, {ours + name for name in tensors}) > 0.5:
-            return f"The model's names begin with {ours!r}, and the file's do not: save them with that prefix."
+    if theirs and _share(model, {name.removeprefix(theirs) for name in tensors}) > 0.5:
+        return f"Its names begin with {theirs!r}, a prefix that the model has not: save them without it."
+    if ours and _share(model, {ours + name for name in tensors}) > 0.5:
+        return f"The model's names begin with {ours!r}, and the file's do not: save them with that prefix."
+    return ""
+
+
+def _classes_hint(found: _Mismatch) -> str:
     layers = {name.rpartition(".")[0] for name, _, _ in found.shapes}
     classes = {(there[0], here[0]) for _, there, here in found.shapes if there and here and there[1:] == here[1:]}
-    if len(layers) == len(classes) == 1 and not (found.missing or found.unknown):
-        there, here = classes.pop()
-        return f"Was it trained on other classes ({there}, and here {here})?"
-    return "Is it another size or kind of network?"
+    if len(layers) != 1 or len(classes) != 1 or found.missing or found.unknown:
+        return ""
+    there, here = classes.pop()
+    return f"Was it trained on other classes ({there}, and here {here})?"
 
 
 def _is_cut(source: Path) -> bool:
