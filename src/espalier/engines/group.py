@@ -5,6 +5,7 @@ Numbers travel as tensors, words as JSON (``graph.ranks``); nothing is pickled.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -51,9 +52,16 @@ def joined() -> Place | None:
         # after a restart torchrun's store still has the addresses of the processes that are gone
         own = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT') or 0}", store)
         distributed.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=_PATIENCE)
+        atexit.register(_leave)
     elif distributed.get_world_size() < 2:
         return None
     return Place(distributed.get_rank(), distributed.get_world_size(), _device())
+
+
+def _leave() -> None:
+    """End the group while Python still stands: left to the process's end, its threads may be torn down under it."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _device() -> torch.device:
