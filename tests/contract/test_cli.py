@@ -108,59 +108,6 @@ def example():
     return torch.zeros(2, 3, 16, 16)
 """
 
-REFUSED = [
-    ("compres", "Did you mean 'compress'?"),
-    ("compress espalier:digits_cnn --data digits", "empty budget"),
-    ("compress espalier:digits_cnn --data digits --macs 1.5", "ratio"),
-    ("compress espalier:digits_cnn --data digits --macs 1", "1"),
-    ("compress espalier:digits_cn --data digits --macs 0.5", "digits_cnn"),
-    ("compress nobody:digits_cnn --data digits --macs 0.5", "nobody"),
-    ("compress espalier:digits_cnn --data digit --macs 0.5", "digits"),
-    ("compress espalier:digits_cnn --data parquet:nowhere --macs 0.5", "nowhere"),
-    ("compress espalier:digits_cnn --data digits --macs 0.5 --criterion tailor", "taylor"),
-    ("compress espalier:digits_cnn --data digits --macs 0.5 --keep stm*", "stm"),
-    ("compress espalier:digits_cnn --data digits --macs 0.5 --weights nowhere.pt", "nowhere.pt"),
-    ("compress espalier:digits_cnn --data digits --macs 0.5 --weights user.py", "user.py"),
-    ("compress espalier:digits_cnn --data digits --macs 0.5 --round-to 0", "round_to"),
-    ("compress espalier:digits_cnn --data digits --macs 0.5 --lr -1", "lr"),
-    ("compress user.py:nobody --data digits --macs 0.5", "nobody"),
-    ("compress nowhere.py:broken --data digits --macs 0.5", "nowhere.py"),
-    ("compress user.py:broken --data digits --macs 0.5", "channels"),
-    ("compress user.py:frozen --data digits --macs 0.5", "output of the model"),
-    ("compress user.py:narrow --data digits --macs 0.5", "10 classes"),
-    ("compress own.py:net --data digits --macs 0.5", "made for (3, 16, 16). The cause: RuntimeError: mat1"),
-    ("compress espalier:cifar_resnet20 --data digits --macs 0.5", "made for (3, 32, 32). The cause"),
-    ("compress exits.py:net --data digits --macs 0.5", "exits.py asks Python to exit"),
-    ("compress own.py:Leaves --data digits --macs 0.5", "asked Python to exit (SystemExit: 0) during compress"),
-    ("compress own.py --data digits --macs 0.5", "It has own.py:net, own.py:Leaves"),
-    ("trace own.py", "It has own.py:net, own.py:Leaves"),
-    ("trace own.py:net", "own.py:net needs arguments"),
-    ("trace own.py:Leaves", "asked Python to exit (SystemExit: 0) during trace"),
-    ("trace espalier:digits_cn", "digits_cnn"),
-    ("report nowhere", "nowhere"),
-    ("bench espalier:digits_cnn --backends openvin", "Did you mean 'openvino'?"),
-    ("bench espalier:digits_cnn --rounds 0", "rounds is 0"),
-    ("bench nowhere", "nowhere"),
-    ("export nowhere", "nowhere"),
-    ("resume nowhere", "nowhere"),
-    ("runs --out nowhere", "nowhere"),
-]
-
-
-@pytest.mark.parametrize(("line", "message"), REFUSED)
-def test_a_mistake_gets_one_clear_message(
-    line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("user.py").write_text(USER_FILE)
-    Path("own.py").write_text(OWN_FILE)
-    Path("exits.py").write_text("raise SystemExit(0)\n")
-    assert run(*line.split()) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("espalier: ") and message in error
-    assert "Traceback" not in error and error.count("espalier: ") == 1
-    assert {path.name for path in tmp_path.iterdir()} <= {"user.py", "own.py", "exits.py", "__pycache__"}
-
 
 def test_image_folders_are_read_as_the_users_example_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -36,6 +36,7 @@ def test_a_group_says_all_about_itself(graph) -> None:
 
 def test_what_is_frozen_unreached_or_without_tensors_says_so(graph) -> None:
     assert "linear.weight dim 0: 10 frozen: it is an output of the model" in graph.explain("linear")
+    assert "conv1.weight dim 1: 3 frozen: it reads the model's input (convolution)" in graph.explain("conv1.weight")
     assert graph.explain("layer3.0.spare") == "layer3.0.spare:\n  the example does not reach its tensors: they stay"
     bare = es.trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)), torch.zeros(2, 3, 8, 8))
     assert bare.explain("1") == "1:\n  it has no tensors to cut"

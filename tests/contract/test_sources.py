@@ -260,8 +260,8 @@ def test_a_forgotten_function_gets_those_of_the_file_without_running_it(user_fil
     for forgotten in (str(user_file), f"{user_file}:"):
         with pytest.raises(ModelError) as refused:
             es.model(forgotten)
-        assert f"It has {user_file}:net, {user_file}:fixed, " in str(refused.value)
-        assert f"{user_file}:Whole" in str(refused.value)
+        assert f"gives the model: say {user_file}:net, {user_file}:fixed, " in str(refused.value)
+        assert f"{user_file}:Whole" in str(refused.value) and "needy" not in str(refused.value)
         assert "_private" not in str(refused.value) and ":example" not in str(refused.value)
 
 

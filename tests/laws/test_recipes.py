@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from espalier.backends.registry import BACKENDS
 from espalier.core import FileError
 from espalier.recipes import (
     STEPS,
@@ -27,7 +30,9 @@ from espalier.recipes import (
     schema,
     write,
 )
+from espalier.recipes.settings import SettingsError
 from espalier.recipes.steps import Distill, Training
+from espalier.recipes.steps.base import Backend
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "recipe.schema.json"
 
@@ -125,7 +130,7 @@ MISTAKES = [
     "batch_size: input should be greater than or equal to 2 (it is 1)",
     "step 1 (prune): unknown key 'critrion'; did you mean 'criterion'?",
     "step 1 (prune): criterion: unknown criterion 'tailor'; did you mean 'taylor'?",
-    "step 1 (prune): macs: budget macs=1.5",
+    "step 1 (prune): macs: a float is a ratio in (0, 1]; write an int for an absolute macs (it is 1.5)",
     "step 1 (prune): round_to: input should be greater than or equal to 1 (it is 0)",
     "step 1 (prune): finetune: unknown key 'epoch'; did you mean 'epochs'?",
     "step 2: unknown kind of step 'finetun'; did you mean 'finetune'?",
@@ -199,6 +204,39 @@ def test_settings_become_recipes() -> None:
     assert kinds == ["train", "prune", "finetune", "save", "measure"]
     step = Settings(max_drop=1.0, size_mb=2.5, round_epochs=2).recipe().steps[0]
     assert isinstance(step, Prune) and step.size_bytes == 2_500_000 and step.finetune and step.finetune.epochs == 2
+
+
+def test_settings_are_measured_where_they_say() -> None:
+    def measured(**given: Any) -> Measure:
+        step = Settings(**given).recipe().whole().steps[-1]
+        assert isinstance(step, Measure)
+        return step
+
+    assert measured(macs=0.5) == Measure()
+    assert measured(macs=0.5, backend="compile", threads=2) == Measure(backend="compile", threads=2)
+    assert measured(latency_ms=3.0, backend="compile") == Measure(backend="compile", threads=1, batch=1)
+    assert typing.get_args(Backend) == tuple(BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"macs": 3.0}, "write an int for an absolute macs"),
+        ({"params": 0}, "an absolute budget is at least 1"),
+        ({"latency_ms": -1.0}, "greater than 0"),
+        ({"max_drop": 101.0}, "less than or equal to 100"),
+        ({"macs": 0.5, "criterion": "tailor"}, "did you mean 'taylor'"),
+        ({"macs": 0.5, "backend": "eagr"}, "eager"),
+    ],
+)
+def test_settings_out_of_range_are_refused_at_once(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Settings(**given)
+
+
+def test_settings_without_a_limit_name_those_that_there_are() -> None:
+    with pytest.raises(SettingsError, match="macs, params, activations, latency_ms, size_mb, max_drop$"):
+        Settings().recipe()
 
 
 def test_the_schema_is_the_one_that_is_published() -> None:

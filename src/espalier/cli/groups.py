@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, make_dataclass
 from typing import Annotated, Any
 
 import tyro
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ..recipes import Settings
+from ..recipes.files import mistakes
+from .usage import UsageError, flag
 
 _METAVARS = (("int | float", "NUMBER"), ("float", "NUMBER"), ("int", "N"))
 
@@ -24,7 +28,7 @@ def part(title: str, words: str, names: tuple[str, ...]) -> type:
     given = [(name, Settings.model_fields[name]) for name in names]
     return make_dataclass(
         title,
-        [(name, _shown(field), field.default) for name, field in given],
+        [(name, _shown(field), () if isinstance(field.default, tuple) else field.default) for name, field in given],
         frozen=True,
         namespace={"__doc__": words},
     )
@@ -34,16 +38,22 @@ def joined(*parts: Any) -> Settings:
     """Return the settings that the parts hold together.
 
     Raises:
-        ValidationError: a value is out of range.
+        UsageError: a value is out of range.
     """
-    return Settings(**{field.name: getattr(one, field.name) for one in parts for field in fields(one)})
+    given = {field.name: getattr(one, field.name) for one in parts for field in fields(one)}
+    try:
+        return Settings(**{name: value for name, value in given.items() if value != ()})
+    except ValidationError as error:
+        raise UsageError("; ".join(re.sub(r"^\w+", lambda name: flag(name[0]), m) for m in mistakes(error))) from error
 
 
 def _shown(field: FieldInfo) -> Any:
     """Return the field's type, with what the help says of a value that may be missing; lists are options repeated."""
-    words = field.description or ""
+    words = " ".join((field.description or "").split())
     if isinstance(field.default, tuple):
-        return Annotated[field.annotation, tyro.conf.UseAppendAction, tyro.conf.arg(help=words)]
+        often = f"(default: {', '.join(field.default)}; may be repeated)" if field.default else "(may be repeated)"
+        shown = tyro.conf.arg(help=words, help_behavior_hint=often)
+        return Annotated[field.annotation, tyro.conf.UseAppendAction, shown]
     if field.default is not None:
         return Annotated[field.annotation, tyro.conf.arg(help=words)]
     kind = str(field.annotation)

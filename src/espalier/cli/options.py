@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ..recipes import Settings
+from ..recipes.settings import LIMITS
 from .groups import joined, part
+from .usage import UsageError, flag
 
 _Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 _Folder = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+_Place = Annotated[str, tyro.conf.arg(metavar="FOLDER")]
 _Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 _Whole = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 _Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 
-_BUDGET = ("macs", "params", "activations", "latency_ms", "size_mb", "max_drop", "backend", "threads")
-_CHOICE = ("criterion", "strategy", "keep", "round_to", "rounds", "score_batches")
+_BUDGET = (*LIMITS, "backend", "threads")
+_CHOICE = ("criterion", "strategy", "keep", "round_to", "rounds", "score_batches", "recover")
 _REST = tuple(name for name in Settings.model_fields if name not in _BUDGET + _CHOICE)
 
 if TYPE_CHECKING:
     _Budget = _Choice = _Training = Settings
 else:
     _Budget = part("Budget", "What the result may cost, on which backend; give at least one limit.", _BUDGET)
-    _Choice = part("Choice", "Which units go, and in how many cuts.", _CHOICE)
+    _Choice = part("Choice", "Which units go, in how many cuts, and what mends the network.", _CHOICE)
     _Training = part("Training", "How the network is trained before and after.", _REST)
 
 
@@ -36,7 +39,7 @@ class Demo:
     """multiply-accumulates the result may cost, as a ratio"""
     seed: int = 0
     """of everything random"""
-    out: str = "runs"
+    out: _Place = "runs"
     """where the run folder goes"""
     json: _Flag = False
     """print the run as JSON"""
@@ -48,16 +51,17 @@ class Compress:
 
     model: _Name
     """timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function"""
-    data: str
-    """digits; mnist:, cifar10:, cifar100: or camvid:PATH; parquet:PATH (a folder with train.parquet and test.parquet);
-    imagefolder:PATH; huggingface:PATH (saved to disk); or path/to/file.py:function"""
+    data: Annotated[str, tyro.conf.arg(metavar="SOURCE")]
+    """digits; mnist:, cifar10:, cifar100: or camvid:PATH; imagefolder:PATH;
+    parquet:PATH (a folder with train.parquet and test.parquet);
+    huggingface:PATH (saved to disk); or path/to/file.py:function"""
     weights: _Text = None
     """file with the trained weights: safetensors, or a PyTorch checkpoint (read without pickle's code)"""
     pretrained: _Flag = False
     """download the published weights of a timm or torchvision model"""
     image_size: _Whole = None
     """height and width to scale images to"""
-    out: str = "runs"
+    out: _Place = "runs"
     """where the run folder goes"""
     json: _Flag = False
     """print the run as JSON"""
@@ -66,8 +70,16 @@ class Compress:
     training: _Training = field(default_factory=_Training)
 
     def settings(self) -> Settings:
-        """Return what was chosen as settings."""
-        return joined(self.budget, self.choice, self.training)
+        """Return what was chosen as settings.
+
+        Raises:
+            UsageError: no limit is given, or a value is out of range.
+        """
+        chosen = joined(self.budget, self.choice, self.training)
+        if all(getattr(chosen, name) is None for name in LIMITS):
+            limits = ", ".join(map(flag, LIMITS))
+            raise UsageError(f"nothing says how small the result should be: give one of {limits}")
+        return chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +98,7 @@ class Run:
     """under torchrun: ddp or fsdp"""
     seed: _Whole = None
     """of everything random"""
-    out: str = "runs"
+    out: _Place = "runs"
     """where the run folder goes"""
     json: _Flag = False
     """print the run as JSON"""
@@ -110,7 +122,7 @@ class Runs:
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
     """runs to compare; all are listed when none is named"""
-    out: str = "runs"
+    out: _Place = "runs"
     """where the run folders are"""
     json: _Flag = False
     """print everything as JSON"""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import tyro
@@ -17,6 +18,7 @@ from ..engines import leads
 from ..recipes.files import mistakes
 from . import COMMANDS, options
 from .answer import Answer
+from .usage import UsageError, mistake
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
@@ -30,10 +32,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         if leads():
             (answer.print_json if chosen.json else answer.print)()
     except ValidationError as error:
-        print("espalier: " + "\n".join(mistakes(error)), file=sys.stderr)
+        print(f"espalier: error: {'; '.join(mistakes(error))}", file=sys.stderr)
         return 2
     except EspalierError as error:
-        print(f"espalier: {error}", file=sys.stderr)
+        print(f"espalier: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("espalier: interrupted", file=sys.stderr)
@@ -45,14 +47,21 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
 
 def _chosen(name: str, arguments: Sequence[str]) -> Any:
-    """Read the options; help ends with examples."""
+    """Read the options; help ends with examples.
+
+    Raises:
+        UsageError: the command does not take these words.
+    """
+    helps = not {"-h", "--help"}.isdisjoint(arguments)
     kind = tyro.conf.OmitArgPrefixes[_OPTIONS[name]]
     try:
-        return tyro.cli(kind, prog=f"espalier {name}", args=list(arguments))
+        with nullcontext() if helps else redirect_stderr(StringIO()):  # its own words on a mistake fill a screen
+            return tyro.cli(kind, prog=f"espalier {name}", args=list(arguments))
     except SystemExit as stop:
         if not stop.code:
-            print("\n".join(["examples:", *(f"  {line}" for line in options.EXAMPLES[name])]))
-        raise
+            print("\n".join(["examples:", *(f"  {line}" for line in options.EXAMPLES[name])]) if helps else "")
+            raise
+        raise UsageError(mistake(name, _OPTIONS[name], arguments, options.EXAMPLES[name][0])) from stop
 
 
 def _obey(name: str, chosen: Any) -> Answer:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import EspalierError, cause
 
 
-def outline(path: Path, kind: type[EspalierError]) -> dict[str, list[str]]:
-    """Return ``{name: its arguments}`` of the public functions and classes of a file, in its order.
+@dataclass(frozen=True)
+class Takes:
+    """What a function or class takes: the names of its arguments, and those that have no default."""
+
+    arguments: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+
+
+def outline(path: Path, kind: type[EspalierError]) -> dict[str, Takes]:
+    """Return the public functions and classes of a file by name, in its order.
 
     Raises:
         EspalierError: of that kind: the file cannot be read as Python.
@@ -18,22 +27,26 @@ def outline(path: Path, kind: type[EspalierError]) -> dict[str, list[str]]:
         tree = ast.parse(path.read_bytes(), str(path))
     except (OSError, ValueError, SyntaxError, RecursionError) as error:
         raise kind(f"{path} cannot be read as Python: {cause(error)}") from error
-    found: dict[str, list[str]] = {}
+    found: dict[str, Takes] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            found[node.name] = _arguments(node)
+            found[node.name] = _of_function(node)
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            found[node.name] = _arguments_of_class(node)
+            found[node.name] = _of_class(node)
     return found
 
 
-def _arguments(function: ast.FunctionDef) -> list[str]:
+def _of_function(function: ast.FunctionDef) -> Takes:
     given = function.args
-    return [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    placed = [*given.posonlyargs, *given.args]
+    needed = placed[: len(placed) - len(given.defaults)]
+    needed += [one for one, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is None]
+    return Takes(tuple(one.arg for one in (*placed, *given.kwonlyargs)), tuple(one.arg for one in needed))
 
 
-def _arguments_of_class(node: ast.ClassDef) -> list[str]:
+def _of_class(node: ast.ClassDef) -> Takes:
     for part in node.body:
         if isinstance(part, ast.FunctionDef) and part.name == "__init__":
-            return _arguments(part)[1:]
-    return []
+            takes = _of_function(part)
+            return Takes(takes.arguments[1:], takes.needed[1:])
+    return Takes()

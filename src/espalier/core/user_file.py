@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from .errors import EspalierError, UnknownNameError, cause
-from .outline import outline
+from .outline import Takes, outline
 
 _NAME = re.compile(r"(?P<path>.+\.py)(?::(?P<function>.*))?")
 
@@ -41,7 +41,15 @@ class UserFunction:
     error: type[EspalierError]
 
     @classmethod
-    def parse(cls, name: str, error: type[EspalierError], gives: str, *, besides: Iterable[str] = ()) -> UserFunction:
+    def parse(
+        cls,
+        name: str,
+        error: type[EspalierError],
+        gives: str,
+        *,
+        besides: Iterable[str] = (),
+        offered: Iterable[str] = (),
+    ) -> UserFunction:
         """Find the file and the name of the function; nothing is run.
 
         Args:
@@ -49,9 +57,11 @@ class UserFunction:
             error: the kind of error to raise.
             gives: what the function returns, in words.
             besides: functions that give something else.
+            offered: arguments that it will be given.
 
         Raises:
-            EspalierError: there is no such file, or no function is named; the message lists those of the file.
+            EspalierError: there is no such file, or no function is named; the message lists those of the file that can
+                be called with what is offered.
         """
         match = _NAME.fullmatch(name)
         assert match is not None, name
@@ -60,15 +70,21 @@ class UserFunction:
             raise error(f"{match['path']}: no such file")
         if function and function.isidentifier():
             return cls(name, path, function, error)
-        found = [f"{match['path']}:{key}" for key in outline(path, error) if key not in besides]
+        found = {key: takes for key, takes in outline(path, error).items() if key not in besides}
         if not found:
             raise error(f"{path} defines no function: write one that returns the {gives}, then {path}:FUNCTION")
-        known = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
-        raise error(f"{name} does not say which function of the file gives the {gives}. It has {known}")
+        ready = [f"{match['path']}:{key}" for key, takes in found.items() if set(takes.needed) <= set(offered)]
+        if not ready:
+            raise error(
+                f"{name} does not say which function of the file gives the {gives}, and {', '.join(list(found)[:8])} "
+                f"need arguments: write a function that returns the {gives} and needs none, then {path}:FUNCTION"
+            )
+        known = ", ".join(ready[:8]) + (", ..." if len(ready) > 8 else "")
+        raise error(f"{name} does not say which function of the file gives the {gives}: say {known}")
 
-    def arguments(self) -> list[str]:
+    def arguments(self) -> tuple[str, ...]:
         """Return the names of what the function takes; nothing is run."""
-        return outline(self.path, self.error).get(self.function, [])
+        return outline(self.path, self.error).get(self.function, Takes()).arguments
 
     def load(self) -> Callable[..., Any]:
         """Import the file and return the function.

@@ -55,6 +55,7 @@ class Axes:
     implicit: list[tuple[bool, int]] = field(default_factory=list)
     multiples: list[tuple[Dim, int]] = field(default_factory=list)
     places: dict[int, tuple[str, int]] = field(default_factory=dict)  # id(array) -> the tensor dimension it is
+    given: set[int] = field(default_factory=set)  # id(array) of the dimensions of the model's inputs
 
 
 def infer(axes: Axes, record: Record, rule_for: Any, *, free_outputs: bool) -> None:
@@ -66,6 +67,7 @@ def infer(axes: Axes, record: Record, rule_for: Any, *, free_outputs: bool) -> N
             values[value] = _leaf(axes, record.names[value], shape)
         else:
             values[value] = [constant(n) for n in shape]
+    axes.given.update(id(dim) for value in record.inputs for dim in values[value])
     for index, op in enumerate(record.ops):
         call = Call(axes, record, op, index)
         try:
@@ -155,7 +157,9 @@ class Call:
         if len(a) != len(b):
             raise Refused("sizes differ")
         if a.shape[1] or b.shape[1]:
-            self.axes.units.unify(a, b, self.why("it meets an axis that cannot be cut"))
+            given = not self.axes.given.isdisjoint((id(a), id(b)))
+            reason = "it reads the model's input" if given else "it must match an axis that no cut may change"
+            self.axes.units.unify(a, b, self.why(reason))
 
     def split(self, dim: Dim, *sizes: int) -> list[Dim]:
         """Split a dimension into factors."""

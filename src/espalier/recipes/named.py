@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 
 from .. import zoo
-from ..core import ModelError, cause
+from ..core import FileError, ModelError, UnknownNameError, cause
 from ..tasks import Loader, Task, load_task
 from .files import RecipeError
 from .recipe import Recipe
@@ -30,7 +32,8 @@ def build(recipe: Recipe, task: Task) -> nn.Module:
     classes = task.classes if zoo.takes_classes(recipe.model) else None
     model = zoo.build(recipe.model, pretrained=recipe.pretrained, classes=classes)
     if recipe.weights:
-        zoo.load_weights(model, recipe.weights)
+        with _blamed("weights", recipe.weights):
+            zoo.load_weights(model, recipe.weights)
     _check_reads(model, recipe.model, task)
     return model
 
@@ -45,13 +48,24 @@ def load(recipe: Recipe) -> Task:
     if not recipe.data:
         raise RecipeError("the recipe names no data: write data = 'imagefolder:PATH', or give the task in Python")
     image_size = recipe.image_size or _own_size(recipe.model, recipe.data)
-    task = load_task(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed, image_size=image_size)
+    with _blamed("data", recipe.data):
+        task = load_task(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed, image_size=image_size)
     if not recipe.mixup and not recipe.cutmix:
         return task
     if not isinstance(task.train, Loader) or task.train.augment is None:
         raise RecipeError(f"mixup and cutmix are for the loaders of Espalier's own sources; {recipe.data} has another")
     mixing = replace(task.train.augment, mixup=recipe.mixup, cutmix=recipe.cutmix)
     return replace(task, train=replace(task.train, augment=mixing))
+
+
+@contextmanager
+def _blamed(key: str, value: str) -> Iterator[None]:
+    """Say which key of the recipe an error is about."""
+    try:
+        yield
+    except (FileError, UnknownNameError) as error:
+        error.args = (f"{key} = {value!r}: {error}",)
+        raise
 
 
 def is_own(name: str) -> bool:

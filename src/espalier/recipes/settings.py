@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from ..core import EspalierError
 from .recipe import Recipe
-from .steps import AnyStep, Finetune, Prune, Train, Training
-from .steps.base import Record
+from .steps import AnyStep, Finetune, Measure, Prune, Train, Training
+from .steps.base import Backend, Record
+from .steps.prune import in_range, known_criterion
 from .steps.recover import Recovery
+
+LIMITS = ("macs", "params", "activations", "latency_ms", "size_mb", "max_drop")  # settings, of which one must be given
 
 
 class SettingsError(EspalierError):
@@ -30,17 +33,17 @@ class Settings(Record):
     """parameters the result may have, ratio or absolute"""
     activations: int | float | None = None
     """peak live activations at batch 1, ratio or absolute"""
-    latency_ms: float | None = None
+    latency_ms: float | None = Field(default=None, gt=0)
     """milliseconds that a forward pass of the result may take on the backend"""
-    size_mb: float | None = None
+    size_mb: float | None = Field(default=None, gt=0)
     """millions of bytes of the result's parameters and buffers"""
-    max_drop: float | None = None
+    max_drop: float | None = Field(default=None, ge=0, le=100)
     """points of the metric that may be lost on validation; alone, the smallest network inside it is searched for"""
-    backend: str = "eager"
-    """what runs the network when it is timed: eager, compile, onnxruntime or openvino"""
-    threads: int | None = None
+    backend: Backend = "eager"
+    """what runs the network when it is timed"""
+    threads: int | None = Field(default=None, ge=1)
     """of that backend"""
-    round_to: int | None = None
+    round_to: int | None = Field(default=None, ge=1)
     """keep a multiple of this many units in each group"""
     criterion: str = "taylor"
     """how units are scored: taylor (needs one backward pass a batch), magnitude, bn_scale,
@@ -48,13 +51,14 @@ class Settings(Record):
     strategy: Literal["uniform", "global", "isomorphic"] = "isomorphic"
     """every group alike, all groups compared, or groups compared with those of the same shape"""
     keep: tuple[str, ...] = ()
-    """names of layers that stay whole; * and ? match; may be given several times"""
+    """names of layers that stay whole; * and ? match"""
     recover: tuple[Recovery, ...] = ("batch_norm",)
-    """what mends the network after each cut, before it is trained: least_squares (keeps most, and holds its batches in
-    memory with their activations) or batch_norm"""
-    rounds: int = 1
+    """what mends the network after each cut, before it is trained: batch_norm takes its running statistics anew;
+    least_squares refits the weights behind a cut, which keeps most, and holds its batches in memory with their
+    activations; statistics corrects the scale of what a layer norm or softmax reads"""
+    rounds: int = Field(default=1, ge=1)
     """cuts on the way to a budget, with fine-tuning after each"""
-    score_batches: int = 8
+    score_batches: int = Field(default=8, ge=1)
     """training batches that the taylor criterion reads"""
     train_epochs: int = Field(default=0, ge=0)
     """epochs of training before the first cut, for a network that is not trained yet"""
@@ -81,12 +85,17 @@ class Settings(Record):
     seed: int = Field(default=0, ge=0)
     """of everything random"""
 
+    _criterion = field_validator("criterion")(known_criterion)
+    _amounts = field_validator("macs", "params", "activations")(in_range)
+
     def recipe(self) -> Recipe:
         """Return the recipe: train if asked, prune, fine-tune.
 
         Raises:
             SettingsError: no budget, or a value out of range.
         """
+        if all(getattr(self, name) is None for name in LIMITS):
+            raise SettingsError(f"nothing says how small the result should be: give one of {', '.join(LIMITS)}")
         try:
             prune = self._prune()
             steps: list[AnyStep] = [prune]
@@ -94,6 +103,8 @@ class Settings(Record):
                 steps.insert(0, Train.model_validate(self._training(self.train_epochs, self.train_lr)))
             if self.epochs:
                 steps.append(Finetune.model_validate(self._training(self.epochs, self.lr)))
+            if self.latency_ms is None and (self.backend != "eager" or self.threads is not None):
+                steps.append(Measure(backend=self.backend, threads=self.threads))
             return Recipe(steps=tuple(steps), batch_size=self.batch_size, seed=self.seed, engine=self.engine)
         except ValidationError as error:
             from .files import mistakes

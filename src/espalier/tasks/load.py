@@ -130,7 +130,7 @@ def load_task(
 def _parse(source: str) -> tuple[_Source, Path]:
     name, colon, path = source.partition(":")
     if name not in _SOURCES:
-        raise UnknownNameError("data source", name, _NAMES, f"Data is one of {', '.join(_NAMES)}.")
+        raise UnknownNameError("data source", name, _NAMES)
     kind = _SOURCES[name]
     if kind.folder and not path:
         raise FileError(f"{name} needs a folder: {name}:PATH")

@@ -61,8 +61,8 @@ def task_in_file(name: str, loading: Loading, image_size: int | None) -> Any:
     It is called with those of ``batch_size``, ``seed`` and ``image_size`` that it takes. It returns a ``Task``, a
     ``Data``, (train, validation, test), (train, test), or a ``DatasetDict``.
     """
-    function = UserFunction.parse(name, FileError, "data")
     given = {"batch_size": loading.batch_size, "seed": loading.seed, "image_size": image_size}
+    function = UserFunction.parse(name, FileError, "data", offered=given)
     takes = function.arguments()
     found = function.call({key: value for key, value in given.items() if key in takes}, ", ".join(given))
     if isinstance(found, Task | Data) or is_datasets(found):

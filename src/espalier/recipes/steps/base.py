@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
+
+Backend = Literal["eager", "compile", "onnxruntime", "openvino"]  # the names of `espalier.backends`
 
 
 class Record(BaseModel):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .base import Step
+from .base import Backend, Step
 
 
 class Measure(Step):
@@ -15,8 +15,8 @@ class Measure(Step):
     kind: Literal["measure"] = "measure"
     latency: bool = True
     """time both networks in turns"""
-    backend: str = "eager"
-    """what runs them: eager, compile, onnxruntime or openvino"""
+    backend: Backend = "eager"
+    """what runs them"""
     threads: int | None = Field(default=None, ge=1)
     """of the backend; PyTorch's own number when not given"""
     batch: int | None = Field(default=None, ge=1)

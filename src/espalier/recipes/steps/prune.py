@@ -8,12 +8,36 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ...core import Budget, BudgetError
-from .base import Step
+from .base import Backend, Step
 from .recover import Recovery
 from .training import Training
 
 # What a network costs, as far as a recipe may limit it: fields of `Prune` and of `core.Budget` alike.
 BUDGETS = ("macs", "params", "activations", "size_bytes", "size_ratio", "latency_ms", "latency_ratio")
+
+
+def known_criterion(name: str) -> str:
+    """Return the name of a criterion, if it is one."""
+    from ... import criteria  # torch is imported for those who name a criterion, not for `--help`
+
+    if name not in criteria.CRITERIA:
+        near = difflib.get_close_matches(name, criteria.CRITERIA, n=1, cutoff=0.4)
+        guess = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(criteria.CRITERIA))}"
+        raise ValueError(f"unknown criterion {name!r}; {guess}")
+    return name
+
+
+def in_range(value: int | float | None, info: ValidationInfo) -> int | float | None:
+    """Return a limit that may be a ratio or absolute, if ``Budget`` takes it for the field's measure."""
+    if value is not None:
+        given: dict[str, Any] = {str(info.field_name): value}
+        try:
+            Budget(**given)
+        except BudgetError as error:
+            raise ValueError(
+                str(error).removeprefix(f"budget {info.field_name}={value!r}: ") + f" (it is {value!r})"
+            ) from error
+    return value
 
 
 class Prune(Step):
@@ -75,34 +99,15 @@ class Prune(Step):
     """of the search with ``max_drop``: MACs left after its first step"""
     max_rounds: int = Field(default=12, ge=1)
     """of the search: cuts tried, those that are undone too; its time is this many times ``finetune``"""
-    backend: str = "eager"
+    backend: Backend = "eager"
     """what ``latency_ms`` and ``latency_ratio`` are measured on"""
     threads: int | None = Field(default=None, ge=1)
     """of that backend; one when not given"""
     latency_batch: int = Field(default=1, ge=1)
     """inputs a forward pass, where it is timed"""
 
-    @field_validator("criterion")
-    @classmethod
-    def _known_criterion(cls, name: str) -> str:
-        from ... import criteria  # torch is imported for those who name a criterion, not for `--help`
-
-        if name not in criteria.CRITERIA:
-            near = difflib.get_close_matches(name, criteria.CRITERIA, n=1, cutoff=0.4)
-            guess = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(criteria.CRITERIA))}"
-            raise ValueError(f"unknown criterion {name!r}; {guess}")
-        return name
-
-    @field_validator("macs", "params", "activations")
-    @classmethod
-    def _in_range(cls, value: int | float | None, info: ValidationInfo) -> int | float | None:
-        if value is not None:
-            given: dict[str, Any] = {str(info.field_name): value}
-            try:
-                Budget(**given)
-            except BudgetError as error:
-                raise ValueError(str(error)) from error
-        return value
+    _criterion = field_validator("criterion")(known_criterion)
+    _amounts = field_validator("macs", "params", "activations")(in_range)
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:

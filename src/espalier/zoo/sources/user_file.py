@@ -1,5 +1,6 @@
 """``path/to/file.py:function``: a model of the user's own."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ def build(name: str, pretrained: bool, classes: int | None) -> nn.Module:
     """Import the file and call the function, with ``classes=`` if it is given and the function takes it."""
     if pretrained:
         raise ModelError(f"{name}: pretrained weights are the function's own affair; load them there")
-    model = _parse(name).call({} if classes is None else {"classes": classes}, "classes")
+    given = {} if classes is None else {"classes": classes}
+    model = _parse(name, given).call(given, "classes")
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}, not an nn.Module")
     return model
@@ -25,7 +27,7 @@ def build(name: str, pretrained: bool, classes: int | None) -> nn.Module:
 
 def takes_classes(name: str) -> bool:
     """Say whether the function takes ``classes``, the number of outputs; nothing is run."""
-    return "classes" in _parse(name).arguments()
+    return "classes" in _parse(name, ("classes",)).arguments()
 
 
 def example(model: nn.Module, name: str) -> Any:
@@ -57,5 +59,5 @@ def _example(name: str) -> Any:
     return made
 
 
-def _parse(name: str) -> UserFunction:
-    return UserFunction.parse(name, ModelError, "model", besides=(_EXAMPLE,))
+def _parse(name: str, offered: Iterable[str] = ()) -> UserFunction:
+    return UserFunction.parse(name, ModelError, "model", besides=(_EXAMPLE,), offered=offered)
