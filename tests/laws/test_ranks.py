@@ -4,156 +4,45 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import espalier as es
-from espalier.core import EspalierError, KindError, ProofError
-from espalier.graph import ranks
+from espalier.core import KindError
 
-WORLD = 2
-PATIENCE_SECONDS = 120
-
-
-def network(width: int = 8) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 6), nn.ReLU(), nn.Linear(6, 2))
-
-
-def plan(*units: int) -> es.Plan:
-    return es.Plan({"0.weight:0": units})
-
-
-@contextmanager
-def group(rank: int, world: int, folder: Path) -> Iterator[None]:
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(seconds=PATIENCE_SECONDS / 2),
-    )
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
-
-
-# ---- what every rank does; each case returns what can be compared ----------------------------------------------------
-
-
-def different_plans(rank: int) -> Any:
-    model = network()
-    graph = es.trace(model, torch.zeros(2, 4))
-    mine = plan(0, 1, 2) if rank == 0 else plan(4, 5)
-    small: Any = es.cut(model, graph, mine)
-    in_place: Any = es.cut_(model, graph, mine, prove=False)
-    return [
-        [small.espalier_surgery.to_data(), small.espalier_proof, small[0].weight.tolist()],
-        [in_place.espalier_surgery.to_data(), in_place[0].weight.tolist()],
-    ]
-
-
-def different_networks(rank: int) -> Any:
-    model = network(width=8 + rank)
-    return es.cut(model, es.trace(model, torch.zeros(2, 4)), plan(0, 1))
-
-
-def a_model_changed_since(rank: int) -> Any:
-    graph = es.trace(network(), torch.zeros(2, 4))
-    return es.cut(network(width=8 + rank), graph, plan(0, 1))
-
-
-def one_proof_fails(rank: int) -> Any:
-    model = network()
-    graph = es.trace(model, torch.zeros(2, 4))
-    trouble = ProofError("it differs") if rank == 1 else None
-    with patch.object(sys.modules["espalier.graph.cut"], "prove_surgery", side_effect=trouble, return_value="float64"):
-        try:
-            return es.cut_(model, graph, plan(0, 1))
-        finally:
-            assert model[0].out_features == 8 and not hasattr(model, "espalier_surgery")
-
-
-def one_is_wrapped(rank: int) -> Any:
-    model: nn.Module = network()
-    graph = es.trace(model, torch.zeros(2, 4))
-    return es.cut(DataParallel(model) if rank == 1 else model, graph, plan(0, 1))
-
-
-def a_plan_that_does_not_fit(rank: int) -> Any:
-    model = network()
-    return es.cut(model, es.trace(model, torch.zeros(2, 4)), plan(0, 99) if rank == 0 else plan(0, 1))
-
-
-def a_plan_damaged_on_the_way(rank: int) -> Any:
-    model = network()
-    graph = es.trace(model, torch.zeros(2, 4))
-    heard = ranks.broadcast
-
-    def damaged(text: str) -> str:
-        return heard(text).replace("[0, 1]", "[0, 2]") if rank == 1 else heard(text)
-
-    with patch.object(ranks, "broadcast", damaged):
-        return es.cut(model, graph, plan(0, 1))
-
-
-CASES: list[Callable[[int], Any]] = [
-    different_plans,
-    different_networks,
-    a_model_changed_since,
-    one_proof_fails,
-    one_is_wrapped,
-    a_plan_that_does_not_fit,
-    a_plan_damaged_on_the_way,
-]
-
-
-def work(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    said: dict[str, Any] = {}
-    with group(rank, WORLD, folder):
-        for case in CASES:
-            try:
-                said[case.__name__] = case(rank)
-            except EspalierError as error:
-                said[case.__name__] = f"{type(error).__name__}: {error}"
-        everyone = torch.ones(1)
-        distributed.all_reduce(everyone)  # no rank is a collective behind
-        said["everyone"] = everyone.item()
-    (folder / f"{rank}.json").write_text(json.dumps(said))
+from . import ranks_job as job
+from .ranks_job import PATIENCE_SECONDS, WORLD, group, network, plan
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each rank of a group said of every case."""
     folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(rank, folder)) for rank in range(WORLD)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(PATIENCE_SECONDS)
-    waiting = [process for process in processes if process.is_alive()]
-    for process in waiting:
-        process.kill()
-    assert not waiting, "a rank was left waiting"
+    source = Path(es.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, job.__file__, str(folder)]
+    processes = [
+        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
+        for rank in range(WORLD)
+    ]
+    try:
+        words = [process.communicate(timeout=PATIENCE_SECONDS)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()  # a rank that was left waiting
+    assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(words)[-4000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(WORLD)]
 
 
-@pytest.mark.nightly  # a long run loses the process that runs these two; alone they pass
+@pytest.mark.slow
 def test_rank_0s_plan_is_cut_everywhere(said: list[dict[str, Any]]) -> None:
     model = network()
     alone: Any = es.cut(model, es.trace(model, torch.zeros(2, 4)), plan(0, 1, 2))
@@ -163,7 +52,7 @@ def test_rank_0s_plan_is_cut_everywhere(said: list[dict[str, Any]]) -> None:
         assert one["everyone"] == WORLD
 
 
-@pytest.mark.nightly  # a long run loses the process that runs these two; alone they pass
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "first", "second"),
     [
