@@ -106,9 +106,10 @@ def resume(
     """
     from .recipes import files, named, origin
     from .recipes.folder import RECIPE
+    from .recipes.located import located
     from .recipes.run import resume as go_on
 
-    path = Path(folder)
+    path = located(folder)
     recipe = files.read(path / RECIPE)
     foreign = [name for name in (recipe.model, recipe.data) if named.is_own(name)]
     if model is None and foreign and not trusted and not origin.is_ours(path):
@@ -148,11 +149,13 @@ def write_report(folder: str | Path) -> Path:
         FileError: there is no run in the folder, or it cannot be written.
     """
     from .recipes.folder import read_run
+    from .recipes.located import located
     from .report import render
 
-    path = Path(folder) / "report.html"
+    place = located(folder)
+    path = place / "report.html"
     try:
-        write_text(path, render(read_run(folder), folder=str(folder)))
+        write_text(path, render(read_run(place), folder=str(place)))
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from error
     return path

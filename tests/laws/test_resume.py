@@ -22,6 +22,7 @@ import espalier as es
 from espalier.core import EspalierError, FileError, atomic
 from espalier.recipes import Finetune, Measure, Prune, Recipe, Train, Training
 from espalier.recipes.folder import read_run
+from espalier.recipes.owner import status_of
 from espalier.tasks import Task, load_task
 
 SHORT = Training(epochs=1, lr=0.05)
@@ -205,7 +206,7 @@ def test_a_loss_that_is_no_number_leaves_the_checkpoint_before_it(digits: Task, 
 def test_what_cannot_be_resumed_says_why(whole: Path, digits: Task, tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(FileError, match="nothing to resume"):
         es.resume(whole, network(), digits)
-    with pytest.raises(FileError, match="cannot read"):
+    with pytest.raises(FileError, match="is not a run folder"):
         es.resume(tmp_path, network(), digits)
     folder = tmp_path / "run"
     Writes(monkeypatch, at=30, error=Killed())
@@ -280,6 +281,7 @@ def test_killed_at_ten_random_moments_a_run_ends_bit_by_bit_the_same(tmp_path: P
         if process.returncode != -signal.SIGKILL:
             assert process.returncode == 0, error.decode()
             break
+        assert status_of(folder, "running") == "stopped"
         words = command("resume", str(folder))
     assert kills == 10
     (other,) = (path.parent for path in (tmp_path / "whole").glob("*/recipe.toml"))

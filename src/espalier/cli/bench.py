@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from rich.markup import escape
@@ -15,10 +14,11 @@ from ..backends.registry import BACKENDS
 from ..core import BudgetError, UnknownNameError
 from ..measure import race
 from ..measure.machine import machine
+from ..recipes.located import located, names_model
 from ..recipes.progress import each
 from .answer import Answer
 from .options import Bench
-from .pair import Pair, from_name, from_run, is_run
+from .pair import Pair, from_name, from_run
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,10 @@ def bench(chosen: Bench) -> Answer:
     for option in ("batch", "rounds"):
         if getattr(chosen, option) < 1:
             raise BudgetError(f"{option} is {getattr(chosen, option)}: it must be at least 1")
-    folder = is_run(chosen.network)
     pair = (
-        from_run(Path(chosen.network), chosen.batch, trust=chosen.trust)
-        if folder
-        else from_name(chosen.network, chosen.batch, chosen.macs)
+        from_name(chosen.network, chosen.batch, chosen.macs)
+        if names_model(chosen.network)
+        else from_run(located(chosen.network), chosen.batch, trust=chosen.trust)
     )
     names = chosen.backends or tuple(BACKENDS)
     found = [timed(name, pair, chosen.rounds, chosen.threads) for name in each(names, "timing", len(names))]

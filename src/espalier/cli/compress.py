@@ -12,6 +12,7 @@ from ..engines import current, leads, restarted
 from ..recipes import Recipe, Settings, checked, named, read
 from ..recipes.folder import RECIPE, new_folder
 from ..recipes.ledger import record
+from ..recipes.located import located
 from ..recipes.run import Result, interrupted
 from . import options
 from .answer import Answer
@@ -44,7 +45,7 @@ def run(chosen: options.Run) -> Answer:
 
 def resume(chosen: options.Resume) -> Answer:
     """Go on with a run."""
-    folder = Path(chosen.run)
+    folder = located(chosen.run)
     trusted = chosen.trust or agreed(folder, read(folder / RECIPE))
     try:
         result = api.resume(folder, trusted=trusted)

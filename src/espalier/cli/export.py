@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from .. import backends
+from ..recipes.located import located
 from .answer import Answer
 from .options import Export
 from .pair import from_run
@@ -15,7 +16,7 @@ _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 
 def export(chosen: Export) -> Answer:
     """Write the result, and say where it is and how far its answers are from PyTorch's."""
-    folder = Path(chosen.run)
+    folder = located(chosen.run)
     pair = from_run(folder, chosen.batch, trust=chosen.trust)
     path = Path(chosen.out) if chosen.out else folder / f"model{_SUFFIXES[chosen.to]}"
     agreement = backends.export(pair.small, pair.example, path)

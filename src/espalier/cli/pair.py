@@ -13,7 +13,8 @@ from ..core import Budget, FileError
 from ..graph import cut, load, trace
 from ..measure.layers import example_of
 from ..recipes import named, read
-from ..recipes.folder import RECIPE, RUN, read_run
+from ..recipes.folder import RECIPE, read_run
+from ..recipes.owner import status_of
 from ..recipes.steps import Save
 from ..selection import plan
 from .ask import agreed
@@ -38,7 +39,8 @@ def from_run(folder: Path, batch: int, *, trust: bool) -> Pair:
     run, recipe = read_run(folder), read(folder / RECIPE)
     result = folder / next((step.name for step in recipe.steps if isinstance(step, Save)), "model.safetensors")
     if not result.exists():
-        raise FileError(f"{folder}: the run is {run.status} and has saved no result: espalier resume {folder}")
+        status = status_of(folder, run.status)
+        raise FileError(f"{folder}: the run is {status} and has saved no result: espalier resume {folder} goes on")
     if not trust and not agreed(folder, recipe):
         raise FileError(f"{folder} was not written here and names code: look at that file, and then say --trust")
     task = named.load(recipe)
@@ -57,8 +59,3 @@ def from_name(name: str, batch: int, macs: float) -> Pair:
     chosen = plan(graph, criteria.magnitude(model, graph), Budget(macs=macs))
     small = cut(model, graph, chosen)
     return Pair(model, small, example_of(graph, batch), graph.plan_cost(chosen).macs / graph.cost().macs)
-
-
-def is_run(name: str) -> bool:
-    """Say whether this is a run folder."""
-    return (Path(name) / RUN).is_file()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from .. import api
-from ..recipes.folder import RUN, read_run
+from ..recipes.folder import read_run
+from ..recipes.located import located
 from .answer import Answer
 from .options import Report
 
 
 def report(chosen: Report) -> Answer:
     """Write the report of a run folder and say where it is."""
-    folder = Path(chosen.run)
-    folder = folder.parent if folder.name == RUN else folder
+    folder = located(chosen.run)
     path = api.write_report(folder)
     return Answer({"report": str(path), "run": json.loads(read_run(folder).to_json())}, (str(path),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.markup import escape
@@ -12,6 +12,7 @@ from rich.table import Table
 from ..core.run import Run
 from ..recipes import ledger
 from ..recipes.ledger import Line
+from ..recipes.owner import status_of
 from .answer import Answer
 from .options import Runs
 
@@ -20,10 +21,15 @@ def runs(chosen: Runs) -> Answer:
     """List all runs, or compare those that are named."""
     root = Path(chosen.out)
     if not chosen.names:
-        lines = ledger.sync(root)
-        return Answer([asdict(line) for line in lines], (listed(lines),))
+        lines = [replace(line, status=status_of(root / line.name, line.status)) for line in ledger.sync(root)]
+        stopped = [f"{line.name} was stopped: espalier resume {root / line.name}" for line in lines if _goes_on(line)]
+        return Answer([asdict(line) for line in lines], (listed(lines), *stopped))
     found = {name: ledger.find(root, Path(name).name) for name in chosen.names}
-    return Answer({name: json.loads(run.to_json()) for name, run in found.items()}, (compared(found),))
+    return Answer({name: json.loads(run.to_json()) for name, run in found.items()}, (compared(found, root),))
+
+
+def _goes_on(line: Line) -> bool:
+    return line.status in ("stopped", "interrupted")
 
 
 def listed(lines: list[Line]) -> Table:
@@ -38,16 +44,13 @@ def listed(lines: list[Line]) -> Table:
     return table
 
 
-def compared(found: dict[str, Run]) -> Table:
-    """Return one column a run: what differs in their recipes first, then what they measured."""
+def compared(found: dict[str, Run], root: Path) -> Table:
+    """Return one column a run of the folder ``root``: what differs in their recipes first, then what they measured."""
     table = Table("", *map(escape, found))
     runs = list(found.values())
-    for title, of in (
-        ("model", lambda run: run.model),
-        ("data", lambda run: run.data),
-        ("status", lambda run: run.status),
-    ):
-        table.add_row(title, *(escape(of(run)) for run in runs))
+    table.add_row("model", *(escape(run.model) for run in runs))
+    table.add_row("data", *(escape(run.data) for run in runs))
+    table.add_row("status", *(status_of(root / Path(name).name, run.status) for name, run in found.items()))
     for key in dict.fromkeys(key for run in runs for key in run.settings):
         values = [str(run.settings.get(key, "")) for run in runs]
         if len(set(values)) > 1:

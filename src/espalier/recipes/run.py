@@ -8,6 +8,8 @@ check ──▶ folder, recipe.toml ──▶ step ──▶ step ──▶ ... 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ from ..measure import Comparison
 from . import files, named, origin
 from .checkpoints import Checkpoints, callers_chance
 from .folder import CHECKPOINTS, RECIPE, RUN, Journal, create_folder, environment, read_run
+from .owner import Owner
 from .stages import STAGES
 from .stages.path import begin
 from .stages.planning import Target, plan_of
@@ -93,7 +96,8 @@ def run_recipe(
         if folder is not None:
             engine.first(partial(_begin, folder, recipe))
             run = replace(run, name=folder.name)
-        return _go(model, task, run, folder, (recipe, engine))
+        with _owned(folder, engine):
+            return _go(model, task, run, folder, (recipe, engine))
 
 
 def resume(folder: Path, model: nn.Module, task: Task) -> Result:
@@ -114,7 +118,7 @@ def _resumed(folder: Path, model: nn.Module, task: Task, engine: Engine) -> Resu
     recipe, old = files.read(folder / RECIPE), Run.from_json(engine.first(lambda: read_run(folder).to_json()))
     if not (folder / CHECKPOINTS).is_dir():
         raise FileError(f"{folder}: the run is {old.status} and has no checkpoints: there is nothing to resume")
-    with callers_chance():
+    with callers_chance(), _owned(folder, engine):
         model = _at_rest(model)
         graph = trace(model, task.example())
         run = _new_run(graph, task, recipe, Names(old.model, old.data))
@@ -123,6 +127,19 @@ def _resumed(folder: Path, model: nn.Module, task: Task, engine: Engine) -> Resu
         # until what was done is looked up, the old record is the best there is
         Journal(going, folder, silent=engine.rank != 0).update()
         return _go(model, task, run, folder, (recipe, engine))
+
+
+@contextmanager
+def _owned(folder: Path | None, engine: Engine) -> Iterator[None]:
+    """Have rank 0 hold the run's lock: no two runs write into one folder."""
+    owner = None if folder is None else Owner(folder)
+    if owner is not None:
+        engine.first(owner.begin)
+    try:
+        yield
+    finally:
+        if owner is not None:
+            owner.end()
 
 
 def _begin(folder: Path, recipe: Recipe) -> None:
