@@ -84,6 +84,7 @@ def test_an_untrained_network_is_noted_and_logged_and_a_trained_one_is_not(digit
     assert "untrained" in result.run.notes[0] and len(caplog.messages) == 2
     result = es.compress(network(), digits, Settings(macs=0.5, epochs=0, train_epochs=6, batch_size=128))
     assert not result.run.notes and len(caplog.messages) == 2
+    assert "still looks untrained after its training" in untrained_note(network(), digits, trained=True)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ def test_a_damaged_run_or_ledger_hinders_nobody(tmp_path: Path, caplog: pytest.L
         ledger.sync(tmp_path / "nowhere")
 
 
+def test_a_list_of_runs_is_narrow_and_has_whole_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "timm-vit_base_patch16_224-20260101-093000"
+    written(tmp_path, dataclasses.replace(RUN, name=name, data="imagefolder:/a/rather/long/path/to/a/folder/of/images"))
+    out = said(capsys, "runs", "--out", str(tmp_path))
+    assert name in out and "90.00 \N{RIGHTWARDS ARROW} 85.00" in out and "\N{HORIZONTAL ELLIPSIS}" not in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
 def test_runs_are_listed_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written(tmp_path, RUN)
     settings = {**RUN.settings, "step 1": "prune macs=0.3"}

@@ -27,10 +27,12 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         if name not in COMMANDS:
             raise UnknownNameError("command", name, COMMANDS, "espalier --help lists them all.")
         chosen = _chosen(name, arguments)
-        with _logged():
+        with _logged() as logged:
             answer = _obey(name, chosen)
-        if leads():
-            (answer.print_json if chosen.json else answer.print)()
+        if leads() and chosen.json:
+            answer.print_json()
+        elif leads():
+            answer.print(logged)
     except ValidationError as error:
         print(f"espalier: error: {'; '.join(mistakes(error))}", file=sys.stderr)
         return 2
@@ -77,15 +79,27 @@ def _obey(name: str, chosen: Any) -> Answer:
         ) from stop
 
 
+class _Handler(logging.StreamHandler):
+    """Writes messages to stderr, and remembers them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        super().emit(record)
+
+
 @contextmanager
-def _logged() -> Iterator[None]:
+def _logged() -> Iterator[list[str]]:
     """Show on stderr what the package logs: warnings, and the progress of long work where no bar can be drawn."""
-    log, handler = logging.getLogger("espalier"), logging.StreamHandler()
+    log, handler = logging.getLogger("espalier"), _Handler()
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        yield
+        yield handler.said
     finally:
         log.removeHandler(handler)
         log.setLevel(level)

@@ -33,20 +33,26 @@ def _goes_on(line: Line) -> bool:
 
 
 def listed(lines: list[Line]) -> Table:
-    """Return one row a run."""
-    table = Table("run", "status", "model", "data")
-    for head in ("MACs", "params", "latency", "before, %", "after, %"):
-        table.add_column(head, justify="right")
+    """Return one row a run: its name whole, and below it what it was done to."""
+    table = Table()
+    table.add_column("run", overflow="fold", ratio=1)
+    table.add_column("status", no_wrap=True)
+    for head in ("MACs", "params", "latency", "metric, %"):
+        table.add_column(head, justify="right", no_wrap=True)
     for line in lines:
         ratios = [_number(value, 3) for value in (line.macs_ratio, line.params_ratio, line.latency_ratio)]
         scores = [_number(value and 100 * value, 2) for value in (line.accuracy_before, line.accuracy_after)]
-        table.add_row(*map(escape, (line.name, line.status, line.model, line.data)), *ratios, *scores)
+        what = escape(f"{line.model} on {line.data}")
+        score = " \N{RIGHTWARDS ARROW} ".join(filter(None, scores))
+        table.add_row(f"{escape(line.name)}\n[dim]{what}[/dim]", line.status, *ratios, score)
     return table
 
 
 def compared(found: dict[str, Run], root: Path) -> Table:
     """Return one column a run of the folder ``root``: what differs in their recipes first, then what they measured."""
-    table = Table("", *map(escape, found))
+    table = Table("")
+    for name in found:
+        table.add_column(escape(name), overflow="fold")
     runs = list(found.values())
     table.add_row("model", *(escape(run.model) for run in runs))
     table.add_row("data", *(escape(run.data) for run in runs))

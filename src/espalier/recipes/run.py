@@ -197,7 +197,7 @@ def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[
 
 def _untrained(model: nn.Module, work: Work) -> str:
     with placed(work.engine.device, model):
-        return untrained_note(model, work.task)
+        return untrained_note(model, work.task, trained=bool(work.journal.run.history))
 
 
 def _check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 _DEVIATIONS = 2  # of the accuracy of guesses, above its mean
 
 
-def untrained_note(model: nn.Module, task: Task) -> str:
+def untrained_note(model: nn.Module, task: Task, *, trained: bool = False) -> str:
     """Return a warning if the network does no better on the validation split than guesses do, else "".
 
         accuracy <= p + 2 * sqrt(p * (1 - p) / n),   p: share of the commonest class among the n labels
 
     The warning is logged too, so that it is seen before the work begins. It is for classification.
+
+    Args:
+        model: before its first cut.
+        task: what it does.
+        trained: whether the recipe has trained it already: then it needs more of that.
     """
     if task.kind != "classification":
         return ""
@@ -41,10 +46,14 @@ def untrained_note(model: nn.Module, task: Task) -> str:
     share = int(counts.max()) / max(total, 1)
     if score > share + _DEVIATIONS * math.sqrt(share * (1 - share) / max(total, 1)):
         return ""
+    advice = (
+        "Train it longer, or with another learning rate (--train-epochs, --train-lr)"
+        if trained
+        else "Give it trained weights (--weights FILE, or --pretrained), or train it first (--train-epochs N)"
+    )
     note = (
-        f"the network looks untrained: its validation accuracy is {100 * score:.1f} %, and always answering the "
-        f"commonest class gives {100 * share:.1f} %. Give it trained weights (--weights FILE, or --pretrained), or "
-        "train it first (--train-epochs N, train_epochs in Settings)"
+        f"the network {'still ' * trained}looks untrained{' after its training' * trained}: its validation accuracy is "
+        f"{100 * score:.1f} %, and always answering the commonest class gives {100 * share:.1f} %. {advice}"
     )
     logging.getLogger("espalier").warning("warning: %s", note)
     return note
