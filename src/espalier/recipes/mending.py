@@ -7,14 +7,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from ..core import ModelError, Plan
-from ..graph import trace
+from ..graph import Graph, trace
+from ..graph.skeleton import map_tensors
 from ..recovery import least_squares, reestimate_batch_norm, rescale_statistics
 
 if TYPE_CHECKING:
     from ..tasks import Task
 
+_HELD_BYTES = 2**31  # what the fits may hold of activations
+_FLOAT_BYTES = 4
 _FITS = {"least_squares": least_squares, "statistics": rescale_statistics}
 
 
@@ -38,10 +42,34 @@ def mended(
             if name == "batch_norm":
                 reestimate_batch_norm(small, data)
             else:
-                _FITS[name](dense, small, trace(dense, task.example()), plan, data)
+                graph = trace(dense, task.example())
+                if held(graph) < _count(data):
+                    data = thinned(data, held(graph))
+                    notes.append(f"recovery by {name} read {_count(data)} examples: more would not fit in 2 GB")
+                _FITS[name](dense, small, graph, plan, data)
         except ModelError as error:  # the network is as it was then, and training mends what this cannot
             notes.append(f"recovery by {name} was left out: {error}")
     return notes
+
+
+def held(graph: Graph) -> int:
+    """Return how many examples two networks may hold the activations of, at their peak, in 2 GB; two at least."""
+    return max(2, int(_HELD_BYTES / (2 * _FLOAT_BYTES * max(graph.cost().activations, 1))))
+
+
+def thinned(data: list[tuple[Any, Any]], most: int) -> list[tuple[Any, Any]]:
+    """Return the first examples of as many batches as leave one example each, so that ``most`` are left at most."""
+    few = data[: max(2, most)]
+    each = max(1, most // len(few))
+
+    def first(item: Any) -> Any:
+        return map_tensors(item, lambda tensor: tensor[:each])
+
+    return [(first(inputs), first(targets)) for inputs, targets in few]
+
+
+def _count(data: list[tuple[Any, Any]]) -> int:
+    return sum(max((len(tensor) for tensor in tree_leaves(inputs)), default=0) for inputs, _ in data)
 
 
 def first_batches(task: Task, count: int) -> list[tuple[Any, Any]]:

@@ -52,7 +52,7 @@ class Settings(Record):
     """every group alike, all groups compared, or groups compared with those of the same shape"""
     keep: tuple[str, ...] = ()
     """names of layers that stay whole; * and ? match"""
-    recover: tuple[Recovery, ...] = ("batch_norm",)
+    recover: tuple[Recovery, ...] = ("least_squares",)
     """what mends the network after each cut, before it is trained: batch_norm takes its running statistics anew;
     least_squares refits the weights behind a cut, which keeps most, and holds its batches in memory with their
     activations; statistics corrects the scale of what a layer norm or softmax reads"""
