@@ -103,9 +103,9 @@ def sparse_epochs(epochs: int) -> int:
 
 
 def recipe(item: Item) -> Recipe:
-    """Return ours."""
+    """Return ours: the L2 norm of groups, compared among those of one shape; least squares; the dense one's answers."""
+    prune = Prune(macs=1 / item.ratio, criterion="magnitude", strategy="isomorphic", recover=("least_squares",))
     distill = Distill(**training(item.epochs).model_dump())
-    prune = Prune(macs=1 / item.ratio, recover=("least_squares",))
     return Recipe(steps=(prune, distill, Measure(latency=False)), seed=item.seed)
 
 
@@ -125,7 +125,9 @@ def magnitude(bench: Bench) -> Outcome:
     """Prune by the L1 norm of groups, and fine-tune."""
     import torch_pruning as peer
 
-    pruner = peer.pruner.BasePruner(importance=peer.importance.MagnitudeImportance(p=1), **options(bench))
+    pruner = peer.pruner.BasePruner(
+        importance=peer.importance.MagnitudeImportance(p=1), **options(bench, compared=False)
+    )
     small = pruned(bench.dense, pruner, bench)
     return tested(bench, trained(bench, small, training(bench.item.epochs)))
 
@@ -154,7 +156,7 @@ def group_norm(bench: Bench) -> Outcome:
 
 ARMS: dict[str, tuple[Callable[[Bench], Outcome], str]] = {
     "ours": (ours, ""),
-    "magnitude": (magnitude, "group L1, global"),
+    "magnitude": (magnitude, "group L1, the same ratio everywhere"),
     "bn_scale": (bn_scale, "BN scale, global, no sparse training"),
     "group_norm": (group_norm, f"group L2 normalised by the maximum, global, sparse training with {SPARSE_REG}"),
     "dense": (dense, ""),
@@ -168,12 +170,12 @@ def setup(item: Item) -> str:
     return f"{ARMS[item.arm][1]}; {training(item.epochs).model_dump_json(exclude_defaults=True)}"
 
 
-def options(bench: Bench) -> dict[str, Any]:
-    """Return what all of the peer's pruners are given."""
+def options(bench: Bench, *, compared: bool = True) -> dict[str, Any]:
+    """Return what all of the peer's pruners are given; groups are compared with each other, or all cut alike."""
     return {
         "model": bench.dense,
         "example_inputs": bench.task.example(1),
-        "global_pruning": True,
+        "global_pruning": compared,
         "pruning_ratio": 1.0,
         "iterative_steps": PEER_STEPS,
         "ignored_layers": [bench.dense.linear],

@@ -122,7 +122,7 @@ def _line(arm: str, by_arm: dict[str, dict[int, Row]], best: str | None) -> list
         f"{arm} (best peer)" if arm == best else arm,
         f"{statistics.fmean(ratios):.3f}",
         f"{statistics.fmean(r.params for r in own.values()):.0f}",
-        f"{mean:.2f} ± {half:.2f}",
+        f"{mean:.2f} ± {half:.2f}" if len(own) > 1 else f"{mean:.2f}",
         str(len(own)),
         *spread(pairs),
         str(len(pairs)) if pairs else "",
