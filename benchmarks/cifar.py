@@ -60,13 +60,15 @@ def parsed() -> argparse.Namespace:
 def order(networks: list[int], ratios: list[float], arms: list[str], seeds: list[int], epochs: int) -> list[Item]:
     """Return the work: network by network; the first two ratios seed by seed, then the dense arm, then other ratios."""
     pruning = [arm for arm in arms if arm != DENSE]
-    items = []
+    items: list[Item] = []
     for network in networks:
-        for few in (ratios[:2], ratios[2:]):
-            items += [Item(network, ratio, arm, seed, epochs) for seed in seeds for arm in pruning for ratio in few]
-            if DENSE in arms and few is not ratios[2:]:
-                items += [Item(network, 1.0, DENSE, seed, epochs) for seed in seeds]
-    return list(dict.fromkeys(items))
+        first, rest = (
+            [Item(network, ratio, arm, seed, epochs) for seed in seeds for arm in pruning for ratio in few]
+            for few in (ratios[:2], ratios[2:])
+        )
+        dense = [Item(network, 1.0, DENSE, seed, epochs) for seed in seeds if DENSE in arms]
+        items += [*first, *dense, *rest]
+    return items
 
 
 def work(items: list[Item], ledger: Ledger, place: Place) -> None:
