@@ -126,9 +126,7 @@ def magnitude(bench: Bench) -> Outcome:
     """Prune by the L1 norm of groups, and fine-tune."""
     import torch_pruning as peer
 
-    pruner = peer.pruner.BasePruner(
-        importance=peer.importance.MagnitudeImportance(p=1), **options(bench, compared=False)
-    )
+    pruner = peer.pruner.BasePruner(importance=peer.importance.MagnitudeImportance(p=1), **options(bench))
     small = pruned(bench.dense, pruner, bench)
     return tested(bench, trained(bench, small, training(bench.item.epochs)))
 
