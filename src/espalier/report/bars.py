@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..core import Frozen
 from ..core.run import Layer, Run
-from .numbers import show_count, show_ms
+from .numbers import one_unit, show_count
 
 _TINY = 0.01  # layers without MACs whose share of the time is below this are counted together
 
@@ -91,12 +91,12 @@ def _time_bars(run: Run) -> Bars:
     ]
     total = sum(before for _, (before, _) in timed)
     shown = [(layer, pair) for layer, pair in timed if layer.macs_before or pair[0] > _TINY * total]
+    pairs = [pair for _, pair in shown]
+    unit, show = one_unit(max((max(pair) for pair in pairs), default=0.0))
     note = "Each layer timed alone within a PyTorch forward pass of one input; the whole network is in the headline."
     if len(shown) < len(timed):
         note += f" {len(timed) - len(shown)} layers that take less than 1 % of the time each are left out."
-    return Bars(
-        "Milliseconds a layer", _rows([layer for layer, _ in shown], [pair for _, pair in shown], show_ms), note
-    )
+    return Bars(f"Time a layer, {unit}", _rows([layer for layer, _ in shown], pairs, show), note)
 
 
 def reasons(frozen: tuple[Frozen, ...]) -> list[Reason]:

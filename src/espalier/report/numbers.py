@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 
 _Z = 1.96  # the normal distribution's 97.5 % quantile
 
@@ -26,6 +28,22 @@ def show_ms(value: float) -> str:
     if value >= 999.5:
         return f"{value:,.0f} ms"
     return f"{value:.3g} ms" if value >= 0.1 or not value else f"{1000 * value:.3g} \N{MICRO SIGN}s"
+
+
+def one_unit(largest_ms: float) -> tuple[str, Callable[[float], str]]:
+    """Return the unit that suits a table of times up to ``largest_ms``, and what shows milliseconds in it."""
+    if largest_ms >= 1.0:
+        return "ms", lambda ms: f"{ms:,.2f}"
+    return "\N{MICRO SIGN}s", lambda ms: f"{1000 * ms:,.1f}"
+
+
+def tied(text: str) -> str:
+    """Return text whose numbers stay on a line with their units.
+
+    >>> tied("at 98.9 % in 3 ms").split(" ")
+    ['at', '98.9\\xa0%', 'in', '3\\xa0ms']
+    """
+    return re.sub(r"(?<=\d) (?=(%|[kMGT]?B|[kMGT]|ms|\N{MICRO SIGN}s)(\W|$))", "\N{NO-BREAK SPACE}", text)
 
 
 def show_points(difference: float) -> str:

@@ -16,9 +16,9 @@
   const plain = (words) => words.replace(/&/g, "&amp;").replace(/</g, "&lt;");
   const marker = {
     dense: { symbol: "square", colour: "--soft" },
-    cut: { symbol: "triangle-down", colour: "--cut" },
+    cut: { symbol: "triangle-down-open", colour: "--cut", size: 15, width: 2.5 },
     trained: { symbol: "circle", colour: "--after" },
-    undone: { symbol: "x-thin", colour: "--warn" },
+    undone: { symbol: "x-thin", colour: "--warn", width: 2 },
   };
 
   const trace = (series, many) => {
@@ -32,8 +32,9 @@
       showlegend: Boolean(shape),
     };
     if (shape) {
-      const line = { color: colour(shape.colour), width: series.role === "undone" ? 2 : 0 };
-      return { ...common, mode: "markers", marker: { symbol: shape.symbol, size: 10, color: colour(shape.colour), line } };
+      const line = { color: colour(shape.colour), width: shape.width || 0 };
+      const size = shape.size || 10;
+      return { ...common, mode: "markers", marker: { symbol: shape.symbol, size, color: colour(shape.colour), line } };
     }
     const line = { color: colour(many ? "--mark" : "--after"), width: many ? 1.5 : 2, dash: many ? "dot" : "solid" };
     return { ...common, mode: "lines", line, ...(many && { hoverinfo: "skip", hovertemplate: null }) };

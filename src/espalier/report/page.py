@@ -6,12 +6,14 @@ its script, which only makes its charts answer to a pointer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from ..core.run import Run, Width
 from . import bars, charts, headline, numbers, story
@@ -34,7 +36,7 @@ def render(run: Run, *, folder: str = "") -> str:
         .render(
             run=run,
             banner=headline.banner(run, folder),
-            sentence=headline.sentence(run),
+            sentence=numbers.tied(headline.sentence(run)),
             cards=list(headline.cards(run)),
             path=path,
             curves=curves,
@@ -55,6 +57,11 @@ def render(run: Run, *, folder: str = "") -> str:
     )
 
 
+def breakable(name: str) -> Markup:
+    """Return a dotted name that may go on in the next line after a dot, a slash or an underscore, and nowhere else."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[./_:])", name))
+
+
 def units(widths: Iterable[Width]) -> tuple[int, int]:
     """Return the units of all groups, before and after."""
     found = tuple(widths)
@@ -72,6 +79,7 @@ def _environment() -> jinja2.Environment:
     environment.filters.update(
         bytes=numbers.show_bytes, ms=numbers.show_ms, time=numbers.show_time, seconds=numbers.show_seconds
     )
+    environment.filters.update(tied=numbers.tied, breakable=breakable)
     return environment
 
 

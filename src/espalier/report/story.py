@@ -8,10 +8,10 @@ from ..core.run import Point, Run
 from .charts import Chart, Dot, Role, Series, curve
 from .numbers import show_count
 
-_NAMES: dict[Role, str] = {
+_NAMES: dict[Role, str] = {  # from back to front: where training changed little, the cut is seen around it
     "dense": "the network it began with",
-    "cut": "just cut, not trained since",
     "trained": "trained after the cut",
+    "cut": "just cut, not trained since",
     "undone": "tried and undone: it lost too much",
 }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+from ...core import Cost
 from ...core.run import Latency, Layer, Measures, Reading
 from ...graph import trace
 from ...measure import Race, compare, race
@@ -15,6 +16,9 @@ from ..layers import layer_costs
 from ..progress import bar, each
 from ..steps import Measure, Prune
 from ..work import Work
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
 
 _LATENCY_MACS = 10**9  # latency is timed on a batch that costs about this much, so that it takes moments everywhere
 _LATENCY_BATCH = 64  # and no larger than this
@@ -44,13 +48,13 @@ def _measure(step: Measure, work: Work, handle: Handle) -> dict[str, Any]:
     measures = [asdict(compared.before), asdict(compared.after)]
     latency, layers = None, []
     if step.latency:
-        size = step.batch or max(1, min(_LATENCY_BATCH, _LATENCY_MACS // max(before.macs, 1)))
+        how = _conditions(step, work.recipe, before)
         with bar("timing"):
             timed = race(
-                dense, small, task.example(size), rounds=step.rounds, backend=step.backend, threads=step.threads
+                dense, small, task.example(how.inputs), rounds=step.rounds, backend=step.backend, threads=how.threads
             )
             layers = layer_costs(dense, small, task.example(1))
-        latency = _latency(step, work, timed, size)
+        latency = _latency(how, timed)
         for row, one in zip(measures, (timed.before, timed.after), strict=True):
             row |= {"latency_ms": one.median_ms, "latency_spread_ms": one.spread_ms}
     scores = task.test_once({"dense": dense, "small": small}, watched=lambda test: each(test, "testing", len(test)))
@@ -63,17 +67,38 @@ def _measure(step: Measure, work: Work, handle: Handle) -> dict[str, Any]:
     }
 
 
-def _latency(step: Measure, work: Work, timed: Race, size: int) -> Latency:
-    """Return a timing as data, with what was asked for where a prune step asked for it on this backend."""
-    asked = [s for s in work.recipe.steps if isinstance(s, Prune) and s.limits_latency and s.backend == step.backend]
+@dataclass(frozen=True)
+class _Conditions:
+    """How networks are timed: threads, inputs a pass and why so many, and the prune step that asked for just that."""
+
+    threads: int | None
+    inputs: int
+    why: str
+    asked: Prune | None
+
+
+def _conditions(step: Measure, recipe: Recipe, dense: Cost) -> _Conditions:
+    """Return the step's conditions; what it leaves open is as in the prune step that limits latency on its backend."""
+    prunes = [s for s in recipe.steps if isinstance(s, Prune) and s.limits_latency and s.backend == step.backend]
+    if not prunes:
+        enough = max(1, min(_LATENCY_BATCH, _LATENCY_MACS // max(dense.macs, 1)))
+        why = " (enough to time well)" if step.batch is None and enough > 1 else ""
+        return _Conditions(step.threads, step.batch or enough, why, None)
+    asked = prunes[-1]
+    threads, inputs = step.threads or asked.threads or 1, step.batch or asked.latency_batch
+    same = (threads, inputs) == (asked.threads or 1, asked.latency_batch)
+    return _Conditions(threads, inputs, "", asked if same else None)
+
+
+def _latency(how: _Conditions, timed: Race) -> Latency:
+    """Return a timing as data, with what was asked for where that was asked for under these conditions."""
     target = None
-    if asked:
-        ratio = (asked[-1].latency_ratio or math.inf) * timed.before.median_ms
-        target = min(asked[-1].latency_ms or math.inf, ratio)
-    plural = "s" if timed.threads > 1 else ""
+    if how.asked is not None:
+        ratio = (how.asked.latency_ratio or math.inf) * timed.before.median_ms
+        target = min(how.asked.latency_ms or math.inf, ratio)
+    inputs = f"{how.inputs} inputs at once{how.why}" if how.inputs > 1 else "1 input"
     return Latency(
-        conditions=f"{step.backend}, {timed.threads} thread{plural}, median of {timed.rounds} interleaved rounds, "
-        f"batch {size}",
+        conditions=f"{timed.conditions}, {inputs}",
         before_ms=timed.before.median_ms,
         after_ms=timed.after.median_ms,
         ratio=timed.ratio,

@@ -18,8 +18,9 @@ class Measure(Step):
     backend: Backend = "eager"
     """what runs them"""
     threads: int | None = Field(default=None, ge=1)
-    """of the backend; PyTorch's own number when not given"""
+    """of the backend; when not given, those of the prune step that limits latency on it, else PyTorch's own number"""
     batch: int | None = Field(default=None, ge=1)
-    """inputs a timing; as many as cost about a thousand million MACs when not given"""
+    """inputs a timing; when not given, those of a prune step that limits latency on this backend, else as many as cost
+    about a thousand million MACs: a shorter pass is hard to time"""
     rounds: int = Field(default=30, ge=5)
     """timings of each network"""
