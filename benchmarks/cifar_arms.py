@@ -27,7 +27,8 @@ from espalier.core.atomic import replacing
 from espalier.engines.engine import Alone
 from espalier.recipes import Distill, Measure, Prune, Recipe, Training
 from espalier.recipes.learner import Learner
-from espalier.recipes.loop import Lesson, train
+from espalier.recipes.lesson import Lesson
+from espalier.recipes.loop import train
 from espalier.recipes.state import State
 from espalier.tasks import Task
 

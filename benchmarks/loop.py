@@ -22,7 +22,8 @@ import espalier as es
 from espalier.measure.latency import median_interval
 from espalier.recipes import Training
 from espalier.recipes.learner import Learner
-from espalier.recipes.loop import Lesson, train
+from espalier.recipes.lesson import Lesson
+from espalier.recipes.loop import train
 from espalier.recipes.optimizers import new_optimizer
 from espalier.recipes.state import State
 from espalier.tasks import Task

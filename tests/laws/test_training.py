@@ -17,7 +17,8 @@ from espalier.core.run import Epoch
 from espalier.methods import Restore, Snapshot
 from espalier.recipes import Training
 from espalier.recipes.learner import Learner
-from espalier.recipes.loop import START, Lesson, Position, train
+from espalier.recipes.lesson import START, Lesson, Position
+from espalier.recipes.loop import train
 from espalier.recipes.optimizers import TrainingError, learning_rate, new_optimizer
 from espalier.recipes.state import State
 from espalier.tasks import Task, load_task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,12 +97,23 @@ class _Learned(FeaturePart):
 
     def prepare(self, call: Call) -> None:
         super().prepare(call)
-        own = features(trace(self.made.student, call.example, call.forward_fn))
-        self.adapters = nn.ModuleList()
-        for match in (match for _, _, matches in self.matches for match in matches):
-            if match.student not in own:
+        found = [match for _, _, matches in self.matches for match in matches]
+        widths = self._widths(call, found)
+        self.adapters = nn.ModuleList(
+            _adapter(match, width, self.made.student) for match, width in zip(found, widths, strict=True)
+        )
+
+    def _widths(self, call: Call, found: list[Match]) -> Iterator[int]:
+        """Yield how many channels the student's layers have: by its surgery, else by what they return."""
+        unknown = any(match.kept is None for match in found)
+        own = features(trace(self.made.student, call.example, call.forward_fn)) if unknown else {}
+        for match in found:
+            if match.kept is not None:
+                yield len(match.kept.get(match.channel or 0, range(match.channels)))
+            elif match.student in own:
+                yield own[match.student].shape[match.channel or 0]
+            else:
                 raise DistillationError(f"{match}: the student's layer must run once and compute what it returns")
-            self.adapters.append(_adapter(match, own[match.student].shape[match.channel or 0], self.made.student))
 
     def check(self, match: Match) -> None:
         if match.channel is None or set(match.kept or {}) - {match.channel}:

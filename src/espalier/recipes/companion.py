@@ -18,7 +18,7 @@ from .learner import Learner
 from .optimizers import TrainingError
 
 if TYPE_CHECKING:
-    from .loop import Lesson
+    from .lesson import Lesson
 
 _PREFIX = "method/"
 _JSON = "method-json"

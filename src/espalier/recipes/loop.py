@@ -16,82 +16,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..core.run import Epoch
-from ..engines.engine import Alone, Engine, local
+from ..engines.engine import local
 from ..graph.outputs import logits
 from . import chance
+from .adapters import Adapters
 from .companion import Companion
 from .learner import Learner
+from .lesson import START, Checkpoint, Lesson, Loss, Position
 from .optimizers import TrainingError, learning_rate
 from .progress import bar
 
-if TYPE_CHECKING:
-    from ..methods import Method
-    from ..tasks import Task
-    from .steps import Training
-
-Loss = Callable[[Any, Any, Any], Tensor]  # (inputs, outputs, targets) -> scalar
-Objective = Callable[[nn.Module], AbstractContextManager[Loss]]  # attached to the network in training
-
 _CHECKED_EVERY = 20  # batches between looks at the loss on an accelerator or over ranks: each look waits for it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """One stretch of training.
-
-    Attributes:
-        task: this process's part of the data, the loss and the metric.
-        training: how to train.
-        stage: what the stretch is for, in words.
-        seed: of all that is random in it.
-        first_epoch: number of its first epoch in the run; it decides the order of the data.
-        objective: what to minimise in place of the task's loss.
-        method: called in the loop.
-        engine: where the network works.
-    """
-
-    task: Task
-    training: Training
-    stage: str
-    seed: int
-    first_epoch: int = 0
-    objective: Objective | None = None
-    method: Method | None = None
-    engine: Engine = field(default_factory=lambda: Alone(torch.device("cpu")))
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a stretch has come: whole epochs, batches of the next one, their loss, and the record so far."""
-
-    epoch: int = 0
-    batch: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
-    history: tuple[Epoch, ...] = ()
-
-    def to_data(self) -> dict[str, Any]:
-        """Return it as what JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> Position:
-        """Read what ``to_data`` returned."""
-        return cls(**{**data, "history": tuple(Epoch(**epoch) for epoch in data["history"])})
-
-
-START = Position()
-Checkpoint = Callable[[Position, "Callable[[], dict[str, Tensor]]"], None]
 
 
 def train(
@@ -126,8 +71,9 @@ def train(
             position = stretch.epoch(position, extra or {})
             extra = None
         stretch.companion.stop()
+        stretch.note()
     learner.model.eval()
-    return position
+    return replace(position, notes=tuple(dict.fromkeys((*position.notes, *stretch.notes))))
 
 
 class _Stretch:
@@ -144,6 +90,7 @@ class _Stretch:
         self.companion = Companion(lesson, learner, self.retrain)
         self.objectives = stack.enter_context(ExitStack())
         stack.callback(self.companion.close)
+        self.notes: list[str] = []
         self.attach()
 
     def attach(self) -> None:
@@ -151,13 +98,18 @@ class _Stretch:
         self.objectives.close()
         self.forward = self.engine.wrapped(self.learner.model)
         make = self.lesson.objective
-        self.loss: Loss = (
-            _plain(self.lesson) if make is None else self.objectives.enter_context(make(self.learner.model))
-        )
+        self.loss = _plain(self.lesson) if make is None else self.objectives.enter_context(make(self.learner.model))
+        self.adapters = Adapters(self.loss.learned, self.training, self.engine)
+        self.note()
+
+    def note(self) -> None:
+        """Keep what a user should know of the loss, and of the network where a method has cut it."""
+        self.notes += (*self.loss.notes, *getattr(self.learner.model, "espalier_notes", ()))
 
     def resume(self, extra: dict[str, Tensor]) -> None:
         if extra:
             self.learner.resume(extra)
+            self.adapters.resume(extra)
         self.companion.start(extra)
 
     def epoch(self, position: Position, extra: dict[str, Tensor]) -> Position:
@@ -185,7 +137,8 @@ class _Stretch:
         seconds = time.perf_counter() - start
         number = self.lesson.first_epoch + position.epoch + 1
         done = Epoch(stage=self.lesson.stage, epoch=number, loss=loss, accuracy=score, lr=lr, seconds=seconds)
-        after = Position(position.epoch + 1, history=(*position.history, done))
+        notes = tuple(dict.fromkeys((*position.notes, *self.notes)))
+        after = Position(position.epoch + 1, history=(*position.history, done), notes=notes)
         if after.epoch < self.training.epochs:
             self.offer(after, total, lr)
         return after
@@ -212,7 +165,7 @@ class _Stretch:
             with self.autocast():
                 outputs = self.forward(inputs)
             outputs = pytree.tree_map_only(Tensor, _single, outputs)
-            loss = self.loss(inputs, outputs, targets)
+            loss = self.loss.of(inputs, outputs, targets)
             if self.engine.ranks > 1:
                 loss = loss * self.engine.weight(len(targets))
             penalised = loss + self.companion.penalty((inputs, targets), outputs)
@@ -224,6 +177,7 @@ class _Stretch:
                 nn.utils.clip_grad_norm_(model.parameters(), self.training.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
+            self.adapters.step(lr)
             if self.learner.average is not None:
                 self.learner.average.update(model)
             if self.companion.step():
@@ -284,7 +238,8 @@ class _Stretch:
                 self.engine.lead(model)  # who writes a buffer that is in no shards is not said
             own = {f"chance/{name}": value for name, value in chance.states().items()}
             own |= {"loss": total} if self.engine.rank and position.batch else {}
-            return {**chance.by_rank(self.engine.each(own)), **self.learner.extra(), **self.companion.extra()}
+            kept = (self.learner.extra(), self.companion.extra(), self.adapters.extra())
+            return {**chance.by_rank(self.engine.each(own)), **kept[0], **kept[1], **kept[2]}
 
         self.checkpoint(replace(position, loss=float(total)) if position.batch else position, extra)
 
@@ -302,11 +257,11 @@ def _plain(lesson: Lesson) -> Loss:
     """Return the task's loss, with smoothed targets where that is asked for."""
     task, smoothing = lesson.task, lesson.training.label_smoothing
     if not smoothing:
-        return lambda inputs, outputs, targets: task.loss(outputs, targets)
+        return Loss(lambda inputs, outputs, targets: task.loss(outputs, targets))
     if task.kind != "classification":
         raise TrainingError(f"label_smoothing is for classification; {task.name} is {task.kind}")
     smoothed = nn.CrossEntropyLoss(label_smoothing=smoothing)
-    return lambda inputs, outputs, targets: smoothed(logits(outputs), targets)
+    return Loss(lambda inputs, outputs, targets: smoothed(logits(outputs), targets))
 
 
 def _single(tensor: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from . import chance
 from .checkpoints import Checkpoints, Handle
 from .folder import Journal
 from .learner import Learner
-from .loop import START, Lesson, Objective, Position, train
+from .lesson import START, Lesson, Objective, Position
+from .loop import train
 
 if TYPE_CHECKING:
     from ..methods import Method
@@ -99,8 +100,10 @@ class Work:
         handle, found = self.checkpoints.change(
             key, lambda: _learned(self, key, handle, training, stage, (objective, method))
         )
-        history = tuple(Epoch(**epoch) for epoch in found)
+        history = tuple(Epoch(**epoch) for epoch in found["history"])
         self.journal.update(history=(*before, *history))
+        for note in found["notes"]:
+            self.journal.note(note)
         return handle, history[-1].accuracy or 0.0
 
 
@@ -111,7 +114,7 @@ def _learned(
     training: Training,
     stage: str,
     how: tuple[Objective | None, Method | None],
-) -> tuple[Any, list[dict[str, Any]]]:
+) -> tuple[Any, dict[str, Any]]:
     partial = work.checkpoints.partial(key)
     own = handle.open().copied() if partial is None else partial.state
     base = own.epochs
@@ -132,7 +135,8 @@ def _learned(
     scribe = _Scribe(work, key, learner, base)
     position = train(learner, lesson, position=position, extra=extra, checkpoint=scribe)
     learner.gathered(engine)
-    return learner.result(base + training.epochs), [asdict(epoch) for epoch in position.history]
+    found = {"history": [asdict(epoch) for epoch in position.history], "notes": list(position.notes)}
+    return learner.result(base + training.epochs), found
 
 
 class _Scribe:

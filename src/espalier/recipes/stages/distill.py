@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from ...core.run import Point
 from ...engines.engine import placed
 from ...zoo import load_weights
 from ..checkpoints import Handle
-from ..loop import Loss, Objective
+from ..lesson import Loss, Objective
 from ..steps import Distill
 from ..work import Work
 from .path import costs
@@ -39,9 +40,11 @@ def _objective(step: Distill, work: Work) -> Objective:
         teachers = [work.dense.open().model, *(_other(work, path) for path in step.teachers)]
         device = work.engine.device
         with placed(device, *teachers), whole.attached(teachers, student, example=work.example.to(device)) as term:
-            for note in term.notes:
-                work.journal.note(note)
-            yield lambda inputs, outputs, targets: term(inputs, outputs, targets, task_loss(outputs, targets))
+            yield Loss(
+                lambda inputs, outputs, targets: term(inputs, outputs, targets, task_loss(outputs, targets)),
+                learned=term,
+                notes=term.notes,
+            )
 
     return attach
 
@@ -53,7 +56,8 @@ def _parts(step: Distill) -> Iterator[losses.Objective]:
         yield losses.LogitRegression(weight=step.weight)
     own = step.feature_weight
     if step.features == "hints":
-        yield losses.FeatureHints() if own is None else losses.FeatureHints(weight=own)
+        hints = losses.FeatureHints(adapter=step.adapter)
+        yield hints if own is None else replace(hints, weight=own)
     elif step.features == "attention":
         yield losses.AttentionTransfer() if own is None else losses.AttentionTransfer(weight=own)
 

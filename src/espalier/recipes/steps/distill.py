@@ -25,6 +25,9 @@ class Distill(Training, Step):
     """share of the answers' term in the loss; the labels have the rest"""
     features: Literal["none", "hints", "attention"] = "none"
     """what layers inside are compared by: their activations, or where in the image they are large"""
+    adapter: Literal["index", "learned"] = "index"
+    """how hints meet a narrower student: at the channels that it kept, or through a map that is trained with it and
+    predicts all of the teacher's"""
     feature_weight: float | None = Field(default=None, ge=0)
     """of that term; 10 for hints and 30 for attention when not given"""
     teachers: tuple[str, ...] = ()
@@ -34,4 +37,6 @@ class Distill(Training, Step):
     def _has_a_term(self) -> Self:
         if self.answers == "none" and self.features == "none":
             raise ValueError("nothing is distilled: answers and features are both 'none'")
+        if self.adapter == "learned" and self.features != "hints":
+            raise ValueError("adapter = 'learned' maps hints: give features = 'hints' with it")
         return self
