@@ -7,6 +7,7 @@ channels with other channels' weights. Every network below must then be refused;
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import espalier as es
@@ -60,6 +62,131 @@ AFTER = {
     "deque": lambda _, z, __: deque([z]),
 }
 PLAN = es.Plan({"a.weight:0": (2, 3, 4, 5)})
+
+
+def dropped(net: Any, z: Tensor, y: Tensor) -> Any:
+    return (net.c(F.dropout(y.relu(), 0.3)), F.dropout(z, 0.5)) if net.training else net.c(y.relu())
+
+
+def skipped(net: Any, z: Tensor, y: Tensor) -> Any:
+    """Stochastic depth as timm and torchvision write it."""
+    return net.c(y) + z * z.new_empty(len(z), 1).bernoulli_(0.8).div_(0.8) if net.training else net.c(y)
+
+
+def floored(net: Any, z: Tensor, y: Tensor) -> Any:
+    return net.c(y) + z * (0.4 + torch.rand(len(z), 1, dtype=z.dtype)).floor() if net.training else net.c(y)
+
+
+def below(net: Any, z: Tensor, y: Tensor) -> Any:
+    return net.c(y) + z * (torch.rand(len(z), 1) < 0.4) if net.training else net.c(y)
+
+
+def layer_drop(net: Any, z: Tensor, y: Tensor) -> Any:
+    """A whole layer is left out by a number that Python looks at (OPT, Wav2Vec 2)."""
+    return net.c(y) + z if net.training and torch.rand([]) > 0.1 else net.c(y)
+
+
+def noisy(net: Any, z: Tensor, y: Tensor) -> Any:
+    return net.c(y) + z * torch.randn_like(z) if net.training else net.c(y)
+
+
+def by_python(net: Any, z: Tensor, y: Tensor) -> Any:
+    return net.c(y) + (z if random.random() < 0.9 else 2 * z) if net.training else net.c(y)
+
+
+RANDOM = [dropped, skipped, floored, below, layer_drop, noisy, by_python]
+
+
+@pytest.mark.parametrize("after", RANDOM)
+def test_a_wrong_pairing_that_only_random_training_shows_is_refused(
+    after: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, example = Hidden(after).eval(), torch.randn(16, 4)
+    right = es.trace(model, example)
+    keep = {name: tuple(range(0, size, 2)) for name, size in right.sizes.items()}
+    assert es.cut(model, right, es.Plan(keep)).espalier_proof == "float64"
+    monkeypatch.setattr(pieces, "_state_shift", lambda *_: None)
+    before = random.getstate()
+    with pytest.raises(ProofError, match="train mode"):
+        es.cut(model, es.trace(model, example), PLAN)
+    assert random.getstate() == before
+
+
+class ByIds(Hidden):
+    """A gate from a table, whose row 0 is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _, z, __: z)
+        self.table = nn.Embedding(8, 4, padding_idx=0)
+
+    def forward(self, x: Tensor, ids: Tensor) -> Any:
+        return self.c(self.a(x)) + super().forward(x) * self.table(ids.view(-1)).view(*ids.shape, -1)
+
+
+class ByMask(Hidden):
+    """A mask whose last column stops what is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _, z, __: z)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Any:
+        return self.c(self.a(x)) + super().forward(x) * mask[:, -1:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"),
+    [(ByIds, torch.zeros(16, dtype=torch.long)), (ByMask, torch.tensor([[1, 1, 0]] * 16))],
+)
+def test_whole_numbers_that_hide_a_wrong_pairing_prove_nothing(
+    kind: type[Hidden], whole: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, example = kind().eval(), (torch.randn(16, 4), whole)
+    right = es.trace(model, example)
+    assert es.cut(model, right, whole_plan(right)).espalier_proof == "float64"
+    monkeypatch.setattr(pieces, "_state_shift", lambda *_: None)
+    with pytest.raises(ProofError, match="masked original"):
+        es.cut(model, es.trace(model, example), PLAN)
+
+
+def whole_plan(graph: Any) -> es.Plan:
+    return es.Plan({name: tuple(range(0, size, 2)) for name, size in graph.sizes.items()})
+
+
+class Lengths(nn.Module):
+    """Lengths that must be sorted, and fit: others than the example's are no input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRU(4, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        assert int(lengths[0]) == x.shape[1], "the first is the longest"
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        return self.head(self.cell(packed)[1][0])
+
+
+class Chosen(nn.Module):
+    """What runs depends on where the largest number stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.other, self.head = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, numbers: Tensor) -> Tensor:
+        y = self.stem(x).relu()
+        return self.head(y if int(numbers.argmax()) == 0 else self.other(y))
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"), [(Lengths, [5, 4, 3, 2]), (Lengths, [5, 5, 2, 2]), (Chosen, [9, 2, 1, 3])]
+)
+def test_whole_numbers_that_lead_elsewhere_are_left_as_they_are(kind: type[nn.Module], numbers: list[int]) -> None:
+    torch.manual_seed(0)
+    model, example = kind().eval(), (torch.randn(4, 5, 4), torch.tensor(numbers))
+    graph = es.trace(model, example)
+    assert es.cut(model, graph, whole_plan(graph)).espalier_proof == "float64"
 
 
 @pytest.mark.parametrize("name", AFTER)

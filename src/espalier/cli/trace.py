@@ -29,7 +29,8 @@ def trace(chosen: Trace) -> Answer:
         f"{len(graph.groups)} groups, {sum(graph.sizes.values()):,} units; "
         f"{100 * graph.prunable_share:.1f} % of {cost.params:,} parameters are prunable; {cost.macs:,} MACs"
     )
-    return Answer(to_data(graph), (*(table for table in tables if table.row_count), words))
+    notes = (f"Note: {note}" for note in graph.notes)
+    return Answer(to_data(graph), (*(table for table in tables if table.row_count), *notes, words))
 
 
 def to_data(graph: Graph) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def to_data(graph: Graph) -> dict[str, Any]:
         ],
         "ties": [{"derived": tie.derived, "equation": equation(tie), "reason": tie.reason} for tie in graph.ties],
         "frozen": [vars(axis) for axis in graph.frozen],
+        "notes": list(graph.notes),
         "prunable_share": graph.prunable_share,
         "cost": vars(cost),
     }

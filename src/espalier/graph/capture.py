@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..core import ModelError
+from .chance import same_chance
 from .hearing import hearing
 from .meta_layouts import MetaLayouts
 from .record import Record, tensors_in
@@ -96,7 +97,7 @@ def quiet() -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), same_chance():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

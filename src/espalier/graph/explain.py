@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..core import Group, Slot, UnknownNameError
+from .looks import looks
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -18,7 +19,7 @@ def explain(graph: Graph, name: str) -> str:
         UnknownNameError: nothing of that name was traced; the message has the nearest name.
     """
     if name in graph.groups:
-        return "\n".join(_group(graph, graph.groups[name]))
+        return "\n".join([*_group(graph, graph.groups[name]), *_looks(graph, graph.groups[name].slots[0].tensor)])
     modules = _modules(graph)
     if name not in graph.shapes and name not in modules:
         known = {*graph.groups, *graph.shapes, *modules}
@@ -27,7 +28,7 @@ def explain(graph: Graph, name: str) -> str:
     if not lines:
         held = any(_within(tensor, name) for tensor in graph.shapes)
         lines = ["  the example does not reach its tensors: they stay" if held else "  it has no tensors to cut"]
-    return "\n".join([f"{name}:", *lines])
+    return "\n".join([f"{name}:", *lines, *_looks(graph, name)])
 
 
 def _group(graph: Graph, group: Group) -> Iterator[str]:
@@ -55,6 +56,13 @@ def _frozen(graph: Graph, name: str) -> Iterator[str]:
         if _within(axis.tensor, name):
             place = f" at {axis.source}" if axis.source else ""
             yield f"  {axis.tensor} dim {axis.dim}: {axis.positions} frozen: {axis.reason}{place}"
+
+
+def _looks(graph: Graph, name: str) -> Iterator[str]:
+    """Yield where Python looks at values around a name, or in it: another path may use it in another way."""
+    for place, (scope, word) in looks(graph.records).items():
+        if not scope or _within(name, scope) or _within(scope, name):
+            yield f"  one path of it was recorded: Python looks at values at {place} ({word})"
 
 
 def _followed(graph: Graph, group: Group) -> Iterator[str]:

@@ -19,8 +19,9 @@ from ..core import CutError, Plan, Slice, Surgery
 from .execute import COMPOSITES, execute
 from .graph import Graph
 from .kinds import check_cut
+from .looks import LEAVES_TORCH
 from .operate import slice_tensor
-from .record import Op, Ref, rebuild, tensors_in
+from .record import Op, Record, Ref, rebuild, tensors_in
 from .replay import SlicedReplay
 from .rescale import rescale
 from .skeleton import map_tensors
@@ -44,10 +45,11 @@ def to_graph_module(model: nn.Module, graph: Graph, plan: Plan | None = None) ->
 
     Raises:
         PlanError: the plan does not fit the graph.
-        CutError: the model is not the traced one, or the record cannot be run again.
+        CutError: the model is not the traced one, or the record cannot be run again, or a part of it ran in numpy.
     """
     plan = Plan({}) if plan is None else plan
     check_cut("to_graph_module", model, graph, plan)
+    _check_whole(graph.records[0])
     surgery = graph.surgery(plan)
     holder = _holder(model, graph, surgery)
     rescale(holder, graph, plan)
@@ -62,6 +64,12 @@ def to_graph_module(model: nn.Module, graph: Graph, plan: Plan | None = None) ->
     previous = getattr(model, "espalier_surgery", None) or Surgery()
     result.espalier_surgery = previous.then(surgery)  # type: ignore[assignment] - so that an optimizer can be carried
     return result
+
+
+def _check_whole(record: Record) -> None:
+    for op in record.ops:
+        if op.func == LEAVES_TORCH and record.dtypes[op.refs()[0]].is_floating_point:
+            raise CutError(f"values leave PyTorch at {op.source or op.scope}, and what comes back is no operator")
 
 
 def _holder(model: nn.Module, graph: Graph, surgery: Surgery) -> nn.Module:

@@ -110,14 +110,6 @@ class Record:
             )
         )
 
-    def is_random(self) -> bool:
-        """Whether an operator draws random numbers (dropout, stochastic depth)."""
-        return any(
-            op.name.removeprefix("aten.").rstrip("_") in RANDOM
-            or (op.func == "scaled_dot_product_attention" and bool(op.kwargs.get("dropout_p") or 0))
-            for op in self.ops
-        )
-
     def value(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
         """Add a value."""
         self.shapes.append(shape)
@@ -128,12 +120,6 @@ class Record:
 def _spelled(op: Op) -> Any:
     """Return an operator's arguments with their numbers' provenance, which plain equality does not see."""
     return rebuild((op.args, op.kwargs, op.passed), lambda item: (item, getattr(item, "expr", None)))
-
-
-RANDOM = set(
-    "bernoulli native_dropout dropout feature_dropout alpha_dropout rand randn rand_like randn_like normal uniform "
-    "exponential multinomial randperm randint rrelu_with_noise".split()
-)
 
 
 def walk(tree: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .chance import filled
 from .meta_layouts import MetaLayouts
 from .record import Op, Record, Ref, rebuild, walk
 from .sizes import Real, Size, plain
@@ -38,6 +39,9 @@ _KEEPS_SHAPE = {"batch_norm", "layer_norm", "rms_norm"}
 
 
 _INDEXES = {"__getitem__", "__setitem__"}
+
+
+_LEAVE_TORCH = {"numpy", "__array__", "tolist", "__dlpack__"}
 
 
 _DIMENSIONS = {"dim", "dims", "dim0", "dim1", "dim2", "dimension", "axis"}  # numbers that are never sizes
@@ -88,10 +92,11 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if self.muted:
-            return func(*args, **kwargs)
+            return filled(func, args, kwargs, func(*args, **kwargs))
         name, numbers = self.calls[-1]
         refs = rebuild((args, kwargs), self.leaf)
         result = self.layouts.run(func, args, kwargs) if self.layouts else func(*args, **kwargs)
+        result = filled(func, args, kwargs, result)
         if name in _INDEXES and func._opname in ("slice", "select"):
             refs = (bounded(func._opname, refs[0], self.index), refs[1])
         else:
@@ -145,14 +150,20 @@ class Calls(TorchFunctionMode):
         if python and name in _OPENED:
             with self:
                 return _opened(func)(*args, **kwargs)
-        if name in _INDEXES:
-            hear_whole_slices(self._shape(args[0]), args[1])
-            self.recorder.index = list(args[1]) if isinstance(args[1], tuple) else [args[1]]
+        self._note(name, args)
         self.recorder.calls.append((name, list(_numbers(name, args, kwargs))))
         try:
             return func(*args, **kwargs)
         finally:
             self.recorder.calls.pop()
+
+    def _note(self, name: str, args: tuple) -> None:
+        """Note what no operator tells: an index as Python wrote it, and values that Python takes out of PyTorch."""
+        if name in _INDEXES:
+            hear_whole_slices(self._shape(args[0]), args[1])
+            self.recorder.index = list(args[1]) if isinstance(args[1], tuple) else [args[1]]
+        elif name in _LEAVE_TORCH:
+            self.recorder.write("numpy", (self.recorder.leaf(args[0]),), {}, None)
 
     def _shape(self, tensor: torch.Tensor) -> list[Size]:
         value = self.recorder.see(tensor)

@@ -16,6 +16,7 @@ from .graph import Graph, Traced
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
 from .kinds import check_model
+from .looks import looks_note
 from .meta_layouts import MetaLayouts
 from .record import Record
 from .rescale import Rescaled, find_rescaled
@@ -24,7 +25,7 @@ from .sizes import Expr, leaves
 from .skeleton import size_values, skeleton
 from .tensors import collection_paused, named_tensors
 from .ties import Solution, renumbered, solve
-from .traceable import check_traceable, notes_on, untouched
+from .traceable import check_traceable, hungry, notes_on, untouched
 from .units import Why
 
 
@@ -58,6 +59,7 @@ def _trace(model: nn.Module, example: Any, forward_fn: Forward | None, free_outp
         records.append(capture(model, example, forward_fn, layouts=layouts, training=True))
     except ModelError as error:
         notes.append(f"the train-mode forward was not recorded, heads that run only in training are unknown: {error}")
+    notes.extend((*looks_note(records), *hungry(records)))
     tensors = named_tensors(model)
     parameters = {id(p) for p in model.parameters()}
     touched = set().union(*(r.touched() for r in records))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..core import ModelError, cause
-from .record import tensors_in
+from .record import Record, tensors_in
 
 _HINTS = {
     "flex_attention": "flex_attention compiles itself and cannot be recorded: call scaled_dot_product_attention in its "
@@ -84,8 +84,22 @@ def untouched(names: Iterable[str]) -> Iterator[str]:
     if owners:
         yield (
             f"the example does not reach {_some(owners)}: a branch that only other inputs take keeps its sizes, and "
-            "will not fit where its neighbours are cut. Keep those whole, or give an example that reaches it"
+            "will not fit where its neighbours are cut. Keep those whole, or give an example that reaches it (a larger "
+            "example, where its values choose among experts)"
         )
+
+
+def hungry(records: Iterable[Record]) -> Iterator[str]:
+    """Yield what the user should know about tensors that were read for no rows at all: experts without tokens."""
+    read: dict[str, bool] = {}
+    for record in records:
+        for op in record.ops if not record.on_meta else ():
+            fed = all(value is None or 0 not in record.shapes[value] for value in op.outs)
+            for name in (record.names[value] for value in op.refs() if value in record.names):
+                read[name] = read.get(name, False) or fed
+    owners = list(dict.fromkeys(name.rpartition(".")[0] or name for name, fed in read.items() if not fed))
+    if owners:
+        yield f"no rows of the example reach {_some(owners)}, so no proof compares them: give a larger example"
 
 
 def _is_quantized(module: nn.Module) -> bool:

@@ -104,6 +104,11 @@ def nothing(call: Call) -> list[Dims]:
     return [[constant(n) for n in call.out_shape(i)] for i in range(len(call.op.outs))]
 
 
+def leaves_torch(call: Call) -> list[Dims]:
+    """Values that Python takes out of PyTorch may come back as anything."""
+    return call.refuse("its values leave PyTorch")
+
+
 _LIKE = (
     "clone _to_copy detach alias lift_fresh lift contiguous bernoulli native_dropout dropout feature_dropout "
     "alpha_dropout rand_like randn_like zeros_like ones_like empty_like full_like fill zero normal uniform "
@@ -139,4 +144,5 @@ RULES = {
     "_assert_scalar": nothing,
     "_assert_tensor_metadata": nothing,
     "_local_scalar_dense": nothing,
+    "numpy": leaves_torch,
 }
