@@ -79,8 +79,11 @@ def compress(model: nn.Module, task: Task, recipe: Recipe | Settings, *, folder:
         TrainingError: the loss is no longer finite.
         FileError: the folder exists, or cannot be written.
     """
+    from .graph.kinds import check_model
     from .recipes.run import Names, run_recipe
     from .recipes.settings import Settings
+
+    check_model("compress", model)
 
     whole = recipe.recipe() if isinstance(recipe, Settings) else recipe
     names = Names(model=getattr(model, "espalier_source", "") or whole.model, data=task.name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ MODEL = Net()
 GRAPH = es.trace(MODEL, torch.zeros(2, 3, 8, 8))
 SCORES = es.criteria.magnitude(MODEL, GRAPH)
 PLAN = es.plan(GRAPH, SCORES, es.Budget(macs=0.5))
+SGD = torch.optim.SGD(MODEL.parameters(), 0.1)
 Call = Callable[[], Any]
 
 WRONG: list[tuple[Call, str]] = [
@@ -50,7 +53,28 @@ WRONG: list[tuple[Call, str]] = [
     (lambda: es.criteria.magnitude(GRAPH, MODEL), "a criterion takes a model and its graph, not Graph and Net"),
     (lambda: es.criteria.lamp(3, GRAPH), "a criterion takes a model"),
     (lambda: es.model(3), "a model's name is words, not int"),
+    (lambda: es.compress(3, None, None), "compress takes an nn.Module"),  # type: ignore[arg-type]
+    (lambda: es.Plan([0, 1]), "a plan is a dictionary .*, not list"),
+    (lambda: es.Plan({3: (0, 1)}), "a plan is a dictionary .*; 3 is no name"),
+    *(
+        (lambda units=units: es.Plan({"a": units}), re.escape("'a' of a plan takes the numbers of the units to keep"))
+        for units in (0.5, [0.5, 0.25], 4, None, "01", [True, False], [None])
+    ),
+    (lambda: es.carry_optimizer(MODEL, MODEL, MODEL), "carry_optimizer takes an optimizer of torch.optim first, not N"),
+    (lambda: es.carry_optimizer(MODEL, SGD, MODEL), "not Net: it comes before the models"),
+    (lambda: es.carry_optimizer(SGD, MODEL, PLAN), "carry_optimizer takes an nn.Module as its model, not Plan"),
+    (lambda: es.carry_optimizer(SGD, GRAPH, MODEL), "carry_optimizer takes an nn.Module as its model, not Graph"),
+    (lambda: entered(es.gates, 3, GRAPH), "gates takes an nn.Module"),
+    (lambda: entered(es.gates, MODEL, PLAN), "gates takes a Graph after the model, not Plan"),
+    (lambda: entered(es.gates, MODEL, GRAPH, "one.weight:0"), r"list of names, not str: write \['one.weight:0'\]"),
+    (lambda: entered(es.taps, MODEL, MODEL), "taps takes a Graph after the model, not Net"),
+    (lambda: entered(es.taps, MODEL, GRAPH, [3]), "taps takes its groups as a list of names, not list"),
 ]
+
+
+def entered(context: Any, *given: Any) -> None:
+    with context(*given):
+        raise AssertionError("it was let in")
 
 
 @pytest.mark.parametrize(("call", "message"), WRONG)
@@ -98,3 +122,41 @@ def test_a_plan_prints_short() -> None:
     again = es.Plan.from_json(PLAN.to_json())
     assert again == PLAN and repr(again) == repr(PLAN)
     assert es.Plan({"one.weight:0": range(8)}, sizes={"one.weight:0": 8}) == es.Plan({"one.weight:0": range(8)})
+
+
+def test_a_plan_takes_any_whole_numbers() -> None:
+    for units in (range(2), [0, 1], np.arange(2), torch.arange(2), (np.int64(0), 1)):
+        assert es.Plan({"a": units}).keep == {"a": (0, 1)}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"max_drop": 1.0}, r"Settings\(max_drop=\.\.\.\) or the step Prune"), ({"mac": 0.5}, "Did you mean 'macs'")],
+)
+def test_a_budget_says_what_to_write_instead(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(EspalierError, match=message):
+        es.Budget(**given)
+    with pytest.raises(EspalierError, match=r"es\.Budget\(macs=0\.5\)"):
+        es.Budget(0.5)  # type: ignore[misc]
+
+
+def test_save_creates_its_folder(tmp_path: Path) -> None:
+    es.save(MODEL, tmp_path / "new" / "folder" / "net.safetensors")
+    assert es.load(tmp_path / "new" / "folder" / "net.safetensors", Net)
+
+
+def test_a_network_without_prunable_groups_is_said_to_have_none() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.only = nn.Linear(64, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.only(x.flatten(1))
+
+    model = Flat()
+    with pytest.raises(es.core.BudgetError, match="no prunable group: nothing in it can be cut"):
+        graph = es.trace(model, torch.zeros(2, 1, 8, 8))
+        es.plan(graph, es.criteria.magnitude(model, graph), es.Budget(macs=0.5))
+    with pytest.raises(EspalierError, match="no prunable group"):
+        es.compress(model, es.load_task("digits"), es.Settings(macs=0.5))

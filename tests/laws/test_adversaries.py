@@ -196,8 +196,9 @@ def test_a_wrong_pairing_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) 
     model, example = Hidden(AFTER[name]).eval(), torch.randn(16, 4)
     graph = es.trace(model, example)
     assert graph.sizes["a.weight:0"] == 8, "the planted fault frees every unit"
-    with pytest.raises(ProofError):
+    with pytest.raises(ProofError) as refused:
         es.cut(model, graph, PLAN)
+    assert "es.to_graph_module" not in str(refused.value), "the record would pair as wrongly"
 
 
 @pytest.mark.parametrize("shift", [-1, -2, 9, 3])
@@ -307,8 +308,9 @@ def test_an_example_that_hides_a_wrong_value_on_the_way_proves_nothing(name: str
     counts = graph.feasible({head: 2}, held=[head])
     keep = {g: tuple(range(n)) for g, n in counts.items() if n < graph.sizes[g]}
     assert head in keep
-    with pytest.raises(ProofError, match=r"(mul|rsqrt) at .*test_adversaries\.py.* computes other values"):
+    with pytest.raises(ProofError, match=r"(mul|rsqrt) at .*test_adversaries\.py.* computes other values") as refused:
         es.cut(model, graph, es.Plan(keep))
+    assert "es.to_graph_module" in str(refused.value), "its Python alone stands in the way"
 
 
 def test_a_model_with_other_tensors_is_not_the_traced_one() -> None:

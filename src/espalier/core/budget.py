@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import wraps
 
-from .errors import BudgetError
+from .errors import BudgetError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,30 @@ class Budget:
                 continue
             limit = min(getattr(self, absolute) or math.inf, (getattr(self, ratio) or math.inf) * whole)
             yield measure, limit if measure == "latency_ms" else int(limit)
+
+
+def _speaking(made: Callable[..., None]) -> Callable[..., None]:
+    """Say what to write where Python would only say which argument it does not know."""
+
+    @wraps(made)
+    def init(self: Budget, *given: object, **named: object) -> None:
+        if given:
+            raise BudgetError(f"a budget says of what: es.Budget(macs={given[0]!r}), or params, latency_ms, ...")
+        known = [f.name for f in fields(self)]
+        unknown = next((name for name in named if name not in known), None)
+        if unknown == "max_drop":
+            raise BudgetError(
+                "max_drop is not what a network costs: give it to Settings(max_drop=...) or the step "
+                "Prune(max_drop=...) of a recipe, for es.compress, which searches with data"
+            )
+        if unknown is not None:
+            raise UnknownNameError("budget", unknown, known)
+        made(self, **named)
+
+    return init
+
+
+Budget.__init__ = _speaking(Budget.__init__)
 
 
 def _ratio_or_whole(name: str, value: float) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .errors import PlanError
+from .errors import KindError, PlanError
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,10 @@ class Plan:
         fingerprint: of the network that it was made for; "" fits any network with these groups.
         notes: what the planner wants the user to know.
         sizes: ``{group name: units before the cut}`` of every group, where the planner wrote it down; for people.
+
+    Raises:
+        KindError: it is no dictionary of unit numbers by group name.
+        PlanError: a group would keep no unit, or the numbers are not ascending, distinct and 0 or above.
     """
 
     keep: Mapping[str, tuple[int, ...]]
@@ -26,9 +31,11 @@ class Plan:
     sizes: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.keep, Mapping):
+            raise KindError(f"a plan is {_FORM}, not {type(self.keep).__name__}")
         clean = {}
         for name, units in self.keep.items():
-            kept = tuple(int(u) for u in units)
+            kept = _numbers(name, units)
             if not kept:
                 raise PlanError(f"group {name!r} would keep no unit; a group keeps at least one")
             if list(kept) != sorted(set(kept)) or kept[0] < 0:
@@ -65,6 +72,27 @@ class Plan:
             return cls(keep, str(data.get("fingerprint", "")), tuple(map(str, data.get("notes", ()))), sizes)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanError(f"this text is not a plan: {error}") from error
+
+
+_FORM = "a dictionary {group name: numbers of the units to keep}, such as {'conv1.weight:0': (0, 2, 5)}"
+
+
+def _numbers(name: object, units: object) -> tuple[int, ...]:
+    """Return the numbers of a group's units; a share or a count does not say which."""
+    if not isinstance(name, str):
+        raise KindError(f"a plan is {_FORM}; {name!r} is no name")
+    if isinstance(units, Iterable) and not isinstance(units, str):
+        try:
+            given = tuple(units)
+            if not any(isinstance(unit, bool) for unit in given):
+                return tuple(operator.index(unit) for unit in given)
+        except TypeError:
+            pass
+    shown = repr(units) if len(repr(units)) < 40 else type(units).__name__
+    raise KindError(
+        f"group {name!r} of a plan takes the numbers of the units to keep, such as (0, 2, 5), not {shown}: "
+        "es.plan(graph, scores, budget) chooses them for a share or a count, and a group that is not named keeps all"
+    )
 
 
 def _unit(value: object) -> int:

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..core import ModelError, UnknownNameError
 from .graph import Graph
+from .kinds import check_graph
 from .readings import find_readings
 from .record import rebuild
 from .tensors import named_tensors
@@ -45,9 +46,11 @@ def gates(model: nn.Module, graph: Graph, groups: Collection[str] | None = None)
         groups: names of groups; without it every group that can be gated.
 
     Raises:
+        KindError: an argument is of another kind.
         UnknownNameError: no group of that name.
         ModelError: the model is not the traced one, or a named group is read where no weight can silence it.
     """
+    check_graph("gates", model, graph, groups)
     tensors = traced_tensors(model, graph)
     factors: dict[int, list[tuple[int, Tensor, nn.Parameter]]] = {}
     made: dict[str, nn.Parameter] = {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
+from torch.optim import Optimizer
 
 from ..core import KindError, Plan
 from .graph import Graph
@@ -70,14 +71,41 @@ def check_cut(verb: str, model: object, graph: object, plan: object) -> None:
     Raises:
         KindError: one of them is not.
     """
-    check_model(verb, model)
-    if not isinstance(graph, Graph):
-        raise KindError(f"{verb} takes a Graph after the model, not {_kind(graph)}: es.trace(model, example) makes it")
+    check_graph(verb, model, graph)
     if not isinstance(plan, Plan):
         dictionary = ": es.Plan(...) makes one of a dictionary" if isinstance(plan, Mapping) else ""
         raise KindError(
             f"{verb} takes a Plan, not {_kind(plan)}{dictionary or ': es.plan(graph, scores, budget) makes it'}"
         )
+
+
+def check_graph(verb: str, model: object, graph: object, groups: object = None) -> None:
+    """Check that these are a module, a graph, and names of groups or nothing.
+
+    Raises:
+        KindError: one of them is not.
+    """
+    check_model(verb, model)
+    if not isinstance(graph, Graph):
+        raise KindError(f"{verb} takes a Graph after the model, not {_kind(graph)}: es.trace(model, example) makes it")
+    if groups is None:
+        return
+    one = f": write [{groups!r}]" if isinstance(groups, str) else ""
+    if one or not isinstance(groups, Collection) or not all(isinstance(name, str) for name in groups):
+        raise KindError(f"{verb} takes its groups as a list of names, not {_kind(groups)}{one}")
+
+
+def check_carried(optimizer: object, model: object, small: object) -> None:
+    """Check that these are an optimizer, the model that it was made for, and what was cut from it.
+
+    Raises:
+        KindError: one of them is not.
+    """
+    if not isinstance(optimizer, Optimizer):
+        where = ": it comes before the models" if isinstance(model, Optimizer) or isinstance(small, Optimizer) else ""
+        raise KindError(f"carry_optimizer takes an optimizer of torch.optim first, not {_kind(optimizer)}{where}")
+    check_model("carry_optimizer", model)
+    check_model("carry_optimizer", small)
 
 
 def _kind(value: object) -> str:

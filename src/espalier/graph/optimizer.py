@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..core import CutError, Slice, Surgery
+from .kinds import check_carried
 from .operate import slice_tensor
 from .tensors import named_tensors
 
@@ -52,8 +53,10 @@ def carry_optimizer(
             ``small`` is the same module.
 
     Raises:
+        KindError: an argument is of another kind.
         CutError: the optimizer is not for ``model``, ``small`` was not cut from it, or a state cannot be sliced.
     """
+    check_carried(optimizer, model, small)
     known = Surgery() if small is model else _surgery(model)
     slices = between(before or known, _surgery(small))
     name = type(optimizer).__name__

@@ -44,6 +44,8 @@ def prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
         guilty = _guilty(model, graph, plan)
         names = ", ".join(guilty) if guilty else "no group alone: " + ", ".join(list(plan.keep)[:4])
         advice = "es.freeze(graph, groups, reason) keeps groups whole"
+        if "masked" not in str(error):  # the model's own Python stands in the way; the record has none
+            advice += "; es.to_graph_module(model, graph, plan) gives the plan's result as a program of operators"
         raise ProofError(f"{error} (groups: {names}){_decided(graph, plan)}. {advice}", tuple(guilty)) from error
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..core import ModelError
 from .gates import Watching, chosen, hands_on, resting_in_steps, traced_tensors
 from .graph import Graph
+from .kinds import check_graph
 from .readings import find_readings
 from .record import walk
 from .silence import Place
@@ -103,9 +104,11 @@ def taps(
         read: makes of a detached activation (samples, units, rest) what is kept; (samples, units) by default.
 
     Raises:
+        KindError: an argument is of another kind.
         UnknownNameError: no group of that name.
         ModelError: the model is not the traced one, or a named group is read by no weight that a tap can watch.
     """
+    check_graph("taps", model, graph, groups)
     tensors = traced_tensors(model, graph)
     own = chosen(graph, groups, _sites)
     found = {name: Tap(name, graph.sizes[name]) for name in own}

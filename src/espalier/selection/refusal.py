@@ -28,7 +28,7 @@ def refusal(
         given: the names of the options that make the difference; only those that the user gave.
     """
     dense = costs.dense()
-    lines = []
+    lines = [] if costs.graph.groups else ["This network has no prunable group: nothing in it can be cut."]
     for measure, limit in limits.items():
         least, whole, free = (getattr(cost, measure) for cost in (smallest, dense, freest))
         if least > limit:
