@@ -19,6 +19,7 @@ from . import (
     spectra,
     states,
     structure,
+    vision,
     weights,
 )
 from .base import Pattern
@@ -41,5 +42,6 @@ PATTERNS: list[Pattern] = [
     *sequences.PATTERNS,
     *families.PATTERNS,
     *pythons.PATTERNS,
+    *vision.PATTERNS,
 ]
 BY_NAME = {pattern.name: pattern for pattern in PATTERNS}

@@ -135,10 +135,10 @@ def compile_cost(
 def _macs(op: Op, values: list[Dims]) -> list[Dims]:
     """Return the products whose sum is an operator's multiply-accumulates."""
     name = op.name.removeprefix("aten.")
-    if name in ("convolution", "_convolution"):
+    if name in ("convolution", "_convolution", "torchvision.deform_conv2d"):
         bound = bind(op)
         x, w = values[bound["input"].value], values[bound["weight"].value]
-        return [[*x, *w[1:]]] if bound["transposed"] else [[*_out(op, values), *w[1:]]]
+        return [[*x, *w[1:]]] if bound.get("transposed") else [[*_out(op, values), *w[1:]]]
     if name in _PRODUCTS:
         left = bind(op)[_PRODUCTS[name]]
         return [[*_out(op, values), values[left.value][-1]]]

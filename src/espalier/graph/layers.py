@@ -15,7 +15,7 @@ from .tensors import every_name
 if TYPE_CHECKING:
     from .graph import Graph
 
-Size = Callable[[str, int], "int | None"]  # size of a dimension of one of the layer's tensors after the surgery
+Size = Callable[[str, int], Any]  # size of a dimension of one of the layer's tensors: a number or polynomial; or None
 
 
 def whole_surgery(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
@@ -80,12 +80,13 @@ def _descriptions(model: nn.Module, surgery: Surgery) -> Iterator[tuple[str, str
             sizes[f"{path}.groups" if path else "groups", -1] = int(change.value)  # type: ignore[arg-type]
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
-        for name, new in _described(module, lambda tensor, d, p=prefix: sizes.get((p + tensor, d))):
+        for name, new in described(module, lambda tensor, d, p=prefix: sizes.get((p + tensor, d))):
             if new is not None and name in vars(module):
                 yield path, name, getattr(module, name), new
 
 
-def _described(module: nn.Module, size: Size) -> Iterator[tuple[str, int | tuple | None]]:
+def described(module: nn.Module, size: Size) -> Iterator[tuple[str, Any]]:
+    """Yield ``(attribute, what the layer's tensors say)``; ``size`` gives a number, or a polynomial."""
     for kinds, describe in _DESCRIPTIONS.items():
         if isinstance(module, kinds):
             yield from describe(module, size)
@@ -125,6 +126,14 @@ def _layer_norm(module: nn.LayerNorm, size: Size) -> Iterator[tuple[str, tuple |
         yield "normalized_shape", tuple(size("weight", d) for d in range(len(module.normalized_shape)))
 
 
+def _slopes(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+    yield "num_parameters", size("weight", 0)
+
+
+def _bilinear(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
+    yield from ((name, size("weight", d)) for d, name in enumerate(("out_features", "in1_features", "in2_features")))
+
+
 def _embedding(_: nn.Module, size: Size) -> Iterator[tuple[str, int | None]]:
     yield "num_embeddings", size("weight", 0)
     yield "embedding_dim", size("weight", 1)
@@ -152,7 +161,9 @@ _DESCRIPTIONS: Mapping[type | tuple[type, ...], Callable] = {
     batchnorm._NormBase: _batch_norm,
     nn.GroupNorm: _group_norm,
     (nn.LayerNorm, nn.RMSNorm): _layer_norm,
-    nn.Embedding: _embedding,
+    (nn.Embedding, nn.EmbeddingBag): _embedding,
+    nn.PReLU: _slopes,
+    nn.Bilinear: _bilinear,
     (nn.RNNBase, nn.RNNCellBase): _recurrent,
     nn.MultiheadAttention: _attention,
 }

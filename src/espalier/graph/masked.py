@@ -30,7 +30,7 @@ from .masked_statistics import STATISTICS, reduced
 from .record import Op, Ref, rebuild, walk
 from .replay import Replay
 from .rules import contraction, factories, has_rule, indexing, pieces, reductions, spatial, structure
-from .sizes import Real, Size, evaluate
+from .sizes import Real, Size, anonymous, evaluate
 
 _SPECIAL = {**STATISTICS, **MOVES}
 _MOVES = {*structure.RULES, *pieces.RULES, *spatial.RULES, *indexing.RULES} - {"embedding"}
@@ -58,8 +58,8 @@ class MaskedReplay(Replay):
         self.alive = graph.alive(plan)
         self.masks: dict[int, Tensor | None] = dict.fromkeys(self.values)
         made_up = [graph.records[0].ops[one.step] for one in graph.rescaled if one.rows is not None]
-        places = {(op.scope, op.source, op.name) for op in made_up}
-        self.steady = {i for i, op in enumerate(record.ops) if (op.scope, op.source, op.name) in places}
+        places = {_place(op) for op in made_up}
+        self.steady = {i for i, op in enumerate(record.ops) if places and _place(op) in places}
         surgery = graph.surgery(plan)
         keep: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
         for (name, d), one in surgery.slices.items():
@@ -221,6 +221,12 @@ class MaskedReplay(Replay):
         """Return an argument's mask, ones where everything is kept."""
         ref = bind(op)[name]
         return self.mask_operand(ref)
+
+
+def _place(op: Op) -> tuple:
+    """Return what tells an operator from others, in the eval and in the train record: its line and its factors."""
+    factors = (item.expr for item in walk((op.args, op.kwargs)) if isinstance(item, Real | Size))
+    return op.scope, op.source, op.name, *map(anonymous, factors)
 
 
 def _leaf_mask(tensor: Tensor, keep: list[tuple[int, tuple[int, ...]]]) -> Tensor:

@@ -80,6 +80,19 @@ def distances(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[
     return execute(op, args, kwargs), a.unsqueeze(-1) * b.unsqueeze(-2)
 
 
+def deformed(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+    """A channel is kept where its row of weights is."""
+    result, rows = execute(op, args, kwargs), replay.mask_of(op, "weight").flatten(1).amax(1)
+    return result, rows.reshape(1, -1, 1, 1).expand(result.shape)
+
+
+def regions(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Any, Tensor]:
+    """Channels stay, wherever the regions are."""
+    result, channels = execute(op, args, kwargs), replay.mask_of(op, "input").amax((0, 2, 3))
+    first = result if isinstance(result, Tensor) else result[0]
+    return result, channels.reshape(1, -1, 1, 1).expand(first.shape)
+
+
 def product(replay: MaskedReplay, op: Op, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
     """Products added to a bias: rows of the first factor, columns of the second."""
     left, right = ("batch1", "batch2") if "bmm" in op.name else ("mat1", "mat2")
@@ -131,6 +144,8 @@ MOVES: dict[str, Callable[..., tuple[Any, Any]]] = {
     "addbmm": product,
     "_sparse_addmm": product,
     "_sparse_mm": product,
+    "torchvision.deform_conv2d": deformed,
+    **dict.fromkeys(("torchvision.roi_align", "torchvision.roi_pool"), regions),
     **dict.fromkeys(_SPECTRA, spectrum),
     **dict.fromkeys(_WRITES, written),
     **dict.fromkeys(("embedding_renorm", "cumsum", "argsort", "bucketize", *FAKE_QUANTIZE), same),

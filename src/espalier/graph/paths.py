@@ -20,7 +20,6 @@ from .graph import Graph
 from .looks import looks
 from .record import Record, tensors_in
 from .skeleton import map_tensors
-from .state import unchanged
 from .tensors import named_tensors
 from .trace import trace
 from .varying import varied
@@ -100,10 +99,11 @@ def _same_operators(a: Record, b: Record) -> bool:
 
 
 def _runs(dense: nn.Module, example: Any, graph: Graph) -> bool:
-    """Whether the dense model runs on an example and gives finite numbers."""
+    """Whether the dense model runs on an example and gives finite numbers; on a copy, for it may write into itself."""
+    own = copy.deepcopy(dense)
     try:
-        with torch.no_grad(), unchanged(dense), same_chance():
-            outputs = list(tensors_in(run_model(dense, map_tensors(example, Tensor.clone), graph.forward_fn)))
+        with torch.no_grad(), same_chance():
+            outputs = list(tensors_in(run_model(own, map_tensors(example, Tensor.clone), graph.forward_fn)))
     except Exception:
         return False
     return all(bool(t.isfinite().all()) for t in outputs)

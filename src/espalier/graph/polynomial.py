@@ -46,13 +46,18 @@ class Poly:
     def __sub__(self, other: Poly) -> Poly:
         return self + Poly({m: -c for m, c in other.terms.items()})
 
-    def __mul__(self, other: Poly) -> Poly:
+    def __mul__(self, other: Poly | int) -> Poly:
+        other = other if isinstance(other, Poly) else Poly.const(other)
         terms: dict[Monomial, Fraction] = {}
         for a, x in self.terms.items():
             for b, y in other.terms.items():
                 key = _times(a, b)
                 terms[key] = terms.get(key, Fraction(0)) + x * y
         return Poly(terms)
+
+    def __floordiv__(self, number: int) -> Poly:
+        """Divide by a number that divides it."""
+        return self * Poly.const(Fraction(1, number))
 
     def over(self, other: Poly) -> Poly | None:
         """Return the quotient by a single monomial, else None."""

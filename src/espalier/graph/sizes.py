@@ -213,6 +213,13 @@ def leaves(expr: Expr) -> Iterator[Expr]:
             yield from leaves(part)
 
 
+def anonymous(expr: Expr) -> Expr:
+    """Return an expression without the numbers of values, which differ from record to record."""
+    if expr[0] == "dim":
+        return ("dim", expr[2])
+    return expr if expr[0] in ("const", "attr") else (expr[0], *map(anonymous, expr[1:]))
+
+
 def describe(expr: Expr) -> str:
     """Return an expression in words: ``layers.0.dim // layers.0.heads``."""
     kind = expr[0]

@@ -2,14 +2,15 @@
 
 Each equation says *expression(attributes, sizes) = kept count*. Attributes that some equation determines become
 polynomials in group sizes (what the cut will write into them); the others keep their values. What remains are
-equations between group sizes: a monomial one ties one group to the others (head_dim = embed / heads), any other
+equations between group sizes: a monomial one ties one group to the others (head_dim = embed / heads). Where one side
+is a sum (embed = row table + column table), its parts keep equal shares and are tied to each other; any other equation
 freezes the groups in it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -227,14 +228,17 @@ def _ties(pending: Pending, solution: Solution, sizes: list[int]) -> None:
     frequency: Counter = Counter()
     for a, b, _ in pending:
         frequency.update(a.symbols() | b.symbols())
-    queue = [(a, b, why) for a, b, why in pending if a != b]
+    queue = [(a, b, why, True) for a, b, why in pending if a != b]
     while queue:
-        a, b, why = queue.pop(0)
+        a, b, why, whole = queue.pop(0)
         for tie in solution.ties:
             a, b = (_follow_tie(p, tie) for p in (a, b))
         if a is None or b is None or a == b:
             if a is None or b is None:
                 _refuse(solution, a, b, why)
+            continue
+        if whole and (shares := list(_shares(a - b, sizes))):
+            queue[:0] = [*((x, y, why, False) for x, y in shares), (a, b, why, False)]
             continue
         ratio = _ratio(a - b)
         tie = _tie(ratio, frequency, sizes, why) if ratio is not None else None
@@ -243,6 +247,16 @@ def _ties(pending: Pending, solution: Solution, sizes: list[int]) -> None:
             continue
         _substitute(solution, tie)
         solution.ties.append(tie)
+
+
+def _shares(difference: Poly, sizes: list[int]) -> Iterator[tuple[Poly, Poly]]:
+    """Yield equations by which the parts of each sum in a difference keep the shares that they have in the network."""
+    if () in difference.terms:
+        return
+    for sign in (1, -1):
+        parts = [Poly({m: c * sign}) for m, c in difference.terms.items() if c * sign > 0]
+        for part in parts[1:]:
+            yield part * Poly.const(parts[0].value(sizes)), parts[0] * Poly.const(part.value(sizes))
 
 
 def _follow_tie(poly: Poly | None, tie: Monomials) -> Poly | None:

@@ -16,6 +16,7 @@ from .graph import Graph, Traced
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
 from .kinds import check_model
+from .layer_sizes import layer_sizes
 from .looks import looks_note
 from .meta_layouts import MetaLayouts
 from .record import Record
@@ -120,6 +121,7 @@ def _assemble(traced: Traced, axes: Axes) -> Graph:
     rescaled = tuple(find_rescaled(axes, records[0]))
     _freeze_implicit(axes, records[0], rescaled)
     found, solution = _solved(axes, leaves, traced.originals, records)
+    solution.attributes.update(layer_sizes(traced.skeleton, records, axes, leaves, found, solution))
     for one in rescaled:
         if one.rows is None and one.factor is not None:
             _mark_followers(axes, found, solution, one.factor, Why("Python computes a factor from its size"))

@@ -25,6 +25,7 @@ from . import (
     reductions,
     spatial,
     structure,
+    vision,
 )
 
 Rule = Callable[[Call], list[Dims]]
@@ -42,7 +43,7 @@ def _counting(rule: Rule) -> Rule:
     return held
 
 
-_COUNTING = {*pieces.RULES, *indexing.RULES, *spatial.RULES, "unfold", "convolution", "kthvalue"} - {
+_COUNTING = {*pieces.RULES, *indexing.RULES, *spatial.RULES, *vision.RULES, "unfold", "convolution", "kthvalue"} - {
     "affine_grid_generator"
 }
 
@@ -60,6 +61,7 @@ RULES: dict[str, Rule] = {
         reductions,
         factories,
         recurrent,
+        vision,
     )
     for name, rule in family.RULES.items()
 }
@@ -70,11 +72,10 @@ def rule_for(op: Op) -> Rule:
     if isinstance(op.func, str):
         return RULES.get(op.func, Call.refuse)
     name = op.name.removeprefix("aten.")
-    if op.func.namespace == "aten":
-        if name in RULES:
-            return RULES[name]
-        if name.endswith("_") and name[:-1] in RULES:
-            return RULES[name[:-1]]
+    if name in RULES:
+        return RULES[name]
+    if op.func.namespace == "aten" and name.endswith("_") and name[:-1] in RULES:
+        return RULES[name[:-1]]
     if torch.Tag.pointwise in op.func.tags:
         return pointwise.pointwise
     return Call.refuse
