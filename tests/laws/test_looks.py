@@ -148,3 +148,29 @@ def test_experts_that_other_values_reach_ask_for_a_larger_example() -> None:
         es.cut(model, graph, es.Plan({next(iter(graph.groups)): (0, 1, 2)}))
     graph = es.trace(model, torch.randn(64, 4))
     assert es.cut(model, graph, es.Plan({next(iter(graph.groups)): (0, 1, 2)})).espalier_proof == "float64"
+
+
+class Grouped(nn.Module):
+    """Experts as one grouped product over rows sorted by expert (Mixtral in transformers)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gate, self.head = nn.Linear(4, 16), nn.Linear(16, 4), nn.Linear(16, 4)
+        self.up, self.down = nn.Parameter(torch.randn(4, 16, 32) / 4), nn.Parameter(torch.randn(4, 32, 16) / 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        chosen = self.gate(y).argmax(-1)
+        order = chosen.argsort()
+        ends = torch.histc(chosen.float(), 4, 0, 3).cumsum(0, dtype=torch.int32)
+        h = torch._grouped_mm(torch._grouped_mm(y[order], self.up, offs=ends).relu(), self.down, offs=ends)
+        return self.head(y + h[order.argsort()])
+
+
+def test_a_grouped_product_keeps_the_ends_of_its_groups() -> None:
+    torch.manual_seed(0)
+    model, example = Grouped().eval(), torch.randn(32, 4)
+    graph = es.trace(model, example)
+    keep = {name: tuple(range(0, size, 2)) for name, size in graph.sizes.items() if size in (16, 32)}
+    assert len(keep) == 2
+    assert es.cut(model, graph, es.Plan(keep)).espalier_proof == "float32"

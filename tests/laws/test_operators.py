@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import espalier as es
 
+from ..patterns import vision
 from ..patterns.base import Net
 from ..patterns.masking import counted_plan
 
@@ -135,3 +136,12 @@ def test_a_sparse_product_keeps_columns_apart() -> None:
     graph = es.trace(model, example)
     assert list(graph.groups) == ["one.weight:0"]
     proved(model, graph, example)
+
+
+def test_what_stands_in_for_torchvision_computes_what_it_does() -> None:
+    ops, x, weight = vision.operators(), torch.randn(2, 8, 6, 6), torch.randn(4, 8, 3, 3)
+    given = (torch.zeros(2, 18, 6, 6), torch.ones(2, 9, 6, 6), torch.zeros(4), 1, 1, 1, 1, 1, 1, 1, 1, True)
+    torch.testing.assert_close(ops.deform_conv2d(x, weight, *given), F.conv2d(x, weight, padding=1))
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8).contiguous()
+    pooled = ops.roi_align(ramp, torch.tensor([[0, 2.0, 2.0, 6.0, 6.0]]), 1.0, 2, 2, 1, True)
+    torch.testing.assert_close(pooled, torch.tensor([2.5, 4.5]).expand(1, 1, 2, 2))

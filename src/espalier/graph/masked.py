@@ -36,7 +36,7 @@ _SPECIAL = {**STATISTICS, **MOVES}
 _MOVES = {*structure.RULES, *pieces.RULES, *spatial.RULES, *indexing.RULES} - {"embedding"}
 _SUMS = {*contraction.RULES, "lstm", "gru", "rnn_tanh", "rnn_relu"}
 _REDUCES = set(reductions.RULES)
-_NUMBERS = ("index", "indices", "lengths", "batch_sizes", "offsets")  # arguments that number positions
+_NUMBERS = ("index", "indices", "lengths", "batch_sizes", "offsets", "offs")  # arguments that number positions
 
 
 class MaskedReplay(Replay):
