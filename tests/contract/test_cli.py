@@ -180,7 +180,7 @@ def test_trace_prints_groups_reasons_and_share(capsys: pytest.CaptureFixture[str
     assert max(map(len, out.splitlines())) <= 100  # logs and mails are read in narrow windows
     assert run("trace", "espalier:digits_cnn", "--json") == 0
     data = json.loads(capsys.readouterr().out)
-    assert {"groups", "ties", "frozen", "prunable_share", "cost"} == set(data)
+    assert {"groups", "ties", "frozen", "notes", "prunable_share", "cost"} == set(data)
     assert [group["size"] for group in data["groups"]] == [32, 32, 64, 64]
     assert data["groups"][0]["slots"][0] == {"tensor": "stem.0.weight", "dim": 0, "role": "producer"}
 
