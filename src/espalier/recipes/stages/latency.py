@@ -54,11 +54,12 @@ def met(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> Pl
 
     def close_in(model: nn.Module, graph: Graph, given: Scores) -> dict[str, str]:
         assert target.tables is not None
-        done: list[Trial] = []
+        known = _known(key, work)
+        done = list(known)
 
         def keep(trial: Trial) -> None:
             done.append(trial)
-            work.journal.write(_TRIALS, json.dumps([one.to_data() for one in done]))
+            work.journal.write(_TRIALS, json.dumps({"stage": key, "trials": [one.to_data() for one in done]}))
 
         found = meet(
             model,
@@ -66,7 +67,7 @@ def met(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> Pl
             lambda tables: plan_of(step, graph, given, Target(target.budget, tables)),
             budget=target.budget,
             tables=target.tables,
-            trials=Trials(_known(work), keep),
+            trials=Trials(known, keep),
             reference=work.dense.open().model,
         )
         return {"plan": found.plan.to_json(), "note": found.note}
@@ -76,12 +77,13 @@ def met(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> Pl
     return Plan.from_json(found["plan"])
 
 
-def _known(work: Work) -> list[Trial]:
-    """Return the trials that an earlier process measured."""
+def _known(key: str, work: Work) -> list[Trial]:
+    """Return the trials that an earlier process measured for this stage."""
     path = None if work.journal.folder is None else work.journal.folder / _TRIALS
     if path is None or not path.exists():
         return []
     try:
-        return [Trial.from_data(one) for one in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return [Trial.from_data(one) for one in data["trials"]] if data["stage"] == key else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} is damaged: {error}") from error
