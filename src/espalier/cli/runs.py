@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -57,17 +58,27 @@ def compared(found: dict[str, Run], root: Path) -> Table:
     table.add_row("model", *(escape(run.model) for run in runs))
     table.add_row("data", *(escape(run.data) for run in runs))
     table.add_row("status", *(status_of(root / Path(name).name, run.status) for name, run in found.items()))
+    for title, values in (*_differing(runs), *_measured(runs)):
+        table.add_row(escape(title), *map(escape, values))
+    return table
+
+
+def _differing(runs: list[Run]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the settings that are not the same in all runs."""
     for key in dict.fromkeys(key for run in runs for key in run.settings):
         values = [str(run.settings.get(key, "")) for run in runs]
         if len(set(values)) > 1:
-            table.add_row(escape(key), *map(escape, values))
+            yield key, values
+
+
+def _measured(runs: list[Run]) -> Iterator[tuple[str, list[str]]]:
+    """Yield what any of the runs has measured."""
     for measure in ("macs", "params", "size_bytes", "latency_ms", "accuracy"):
         for when in ("before", "after"):
             values = [getattr(getattr(run, when), measure) for run in runs]
             if any(value is not None for value in values):
                 digits = {"accuracy": 4, "latency_ms": 3}.get(measure, 0)
-                table.add_row(f"{measure} {when}", *(_number(value, digits) for value in values))
-    return table
+                yield f"{measure} {when}", [_number(value, digits) for value in values]
 
 
 def _number(value: float | None, digits: int) -> str:
