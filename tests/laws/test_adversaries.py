@@ -22,6 +22,7 @@ import espalier as es
 from espalier.core import BudgetError, CutError, ModelError, ProofError
 from espalier.graph.rules import pieces
 
+from ..patterns.base import Net
 from ..patterns.states import keeping, only_inference
 
 
@@ -111,6 +112,32 @@ def test_a_wrong_pairing_that_only_random_training_shows_is_refused(
     with pytest.raises(ProofError, match="train mode"):
         es.cut(model, es.trace(model, example), PLAN)
     assert random.getstate() == before
+
+
+DRAWN: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "gumbel_softmax": lambda net, y: y * F.gumbel_softmax(y, dim=1).sum(1, keepdim=True),
+    "reparametrised": lambda net, y: y + torch.randn_like(y) * y.exp(),
+    "noise_of_its_width": lambda net, y: y + torch.rand(net.one.out_features, dtype=y.dtype),
+    "order": lambda net, y: y[torch.randperm(len(y))],
+    "rows_by_chance": lambda net, y: y[torch.multinomial(y.abs().sum(1), 4)],
+    "masked_by_chance": lambda net, y: y.masked_fill(torch.rand_like(y) < 0.3, 0),
+    "recurrent": lambda net, y: net.cell(y[None])[0][0],
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_random_in_a_network_is_proved(name: str) -> None:
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, x: net.head(DRAWN[name](net, net.one(x).relu())),
+        one=nn.Linear(4, 8),
+        cell=nn.LSTM(8, 8, 2, dropout=0.5),
+        head=nn.Linear(8, 4),
+    )
+    example = torch.randn(6, 4)
+    graph = es.trace(model.eval(), example)
+    assert graph.groups
+    assert es.cut(model, graph, whole_plan(graph)).espalier_proof in ("float64", "float32")
 
 
 class ByIds(Hidden):

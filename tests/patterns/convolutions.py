@@ -203,7 +203,19 @@ def mobile() -> nn.Module:
     )
 
 
+def dropped(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 1), *layers, nn.Conv2d(8, 4, 1))
+
+
 PATTERNS = [
+    Pattern(
+        name="dropout_of_channels",
+        make=lambda: dropped(nn.Dropout2d(0.5), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5)),
+        example=image(),
+        expect=1,
+    ),
+    Pattern(name="alpha_dropout", make=lambda: dropped(nn.SELU(), nn.FeatureAlphaDropout()), example=image(), expect=1),
+    Pattern(name="fractional_pool", make=lambda: dropped(nn.FractionalMaxPool2d(2, (3, 3))), example=image(), expect=0),
     *(Pattern(name=f"conv{d}d", make=lambda d=d: Chain(d), example=image(3, *[4] * d), expect=2) for d in (1, 2, 3)),
     *(
         Pattern(name=f"conv_transpose{d}d", make=lambda d=d: backward_chain(d), example=image(3, *[4] * d), expect=2)

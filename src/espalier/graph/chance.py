@@ -113,7 +113,7 @@ def _at_rest(func: Any, args: tuple) -> tuple:
 
 def _picked(bound: dict, share: float) -> Tensor:
     """The likeliest, in order, again and again if more are asked for."""
-    order = bound["self"].argsort(-1, descending=True, stable=True)
+    order = bound["self"].argsort(dim=-1, descending=True, stable=True)
     return order[..., torch.arange(int(bound["num_samples"]), device=order.device) % order.shape[-1]]
 
 

@@ -13,6 +13,9 @@ def filled(call: Call) -> list[Dims]:
     sizes = call["size"]
     if sizes is None:
         return ranged(call)
+    if "dropout" in call.op.call and call["self"] is not None:  # PyTorch's own: one number a channel
+        own = call.dims("self")
+        return [[dim if len(dim) == n else constant(n) for dim, n in zip(own, map(int, sizes), strict=True)]]
     return [[_axis(call, number) for number in sizes]]
 
 

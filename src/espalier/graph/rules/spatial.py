@@ -20,6 +20,14 @@ def _space(rank: int):
     return rule
 
 
+def fractional(call: Call) -> list[Dims]:
+    """A pool whose windows are drawn for every channel: as many numbers as channels."""
+    x, samples = call.dims("self"), call.dims("random_samples")
+    space = 3 if "3d" in call.op.name else 2
+    call.unify(x[-1 - space], samples[1])
+    return _space(space)(call)
+
+
 def im2col(call: Call) -> list[Dims]:
     """(n, c, h, w) -> (n, c * kernel, blocks)."""
     x = call.dims("self")
@@ -66,7 +74,7 @@ _SPACE = {
     "replication_pad1d upsample_nearest1d _upsample_nearest_exact1d upsample_linear1d",
     2: "adaptive_avg_pool2d _adaptive_avg_pool2d avg_pool2d adaptive_max_pool2d max_pool2d max_pool2d_with_indices "
     "reflection_pad2d replication_pad2d upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d "
-    "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa fractional_max_pool2d",
+    "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa",
     3: "adaptive_avg_pool3d _adaptive_avg_pool3d avg_pool3d adaptive_max_pool3d max_pool3d max_pool3d_with_indices "
     "reflection_pad3d replication_pad3d upsample_nearest3d _upsample_nearest_exact3d upsample_trilinear3d",
 }
@@ -74,6 +82,8 @@ RULES = {
     **{name: _space(rank) for rank, names in _SPACE.items() for name in names.split()},
     "im2col": im2col,
     "col2im": col2im,
+    "fractional_max_pool2d": fractional,
+    "fractional_max_pool3d": fractional,
     "grid_sampler_2d": grid_sampler,
     "grid_sampler_3d": grid_sampler,
     "affine_grid_generator": affine_grid,
