@@ -1,4 +1,4 @@
-"""A small network and the file of its cut."""
+"""Random numbers that are the same in every run, and a small network with the file of its cut."""
 
 from pathlib import Path
 
@@ -9,6 +9,11 @@ from espalier.graph import files
 from espalier.graph.operate import operate
 
 from .model_files import Tied, surgery
+
+
+@pytest.fixture
+def seeded() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture
