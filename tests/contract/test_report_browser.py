@@ -12,7 +12,7 @@ from espalier.core.run import Run
 from espalier.report import render
 
 from .browser import needs_browser, opened
-from .test_report import HOSTILE_RUN, RUN
+from .report_runs import HOSTILE_RUN, RUN
 
 pytestmark = [pytest.mark.slow, needs_browser]
 EMPTY = Run(name="x", model="y", data="")

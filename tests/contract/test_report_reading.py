@@ -8,7 +8,7 @@ import re
 from espalier.core.run import Layer, Point
 from espalier.report import bars, render, story
 
-from .test_report import RUN
+from .report_runs import RUN
 
 
 def test_names_break_where_they_may_and_numbers_stay_with_their_units() -> None:

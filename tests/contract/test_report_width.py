@@ -14,7 +14,7 @@ from espalier.core.run import Run, Width
 from espalier.report import render
 
 from .browser import needs_browser, opened
-from .test_report import RUN
+from .report_runs import RUN
 
 PATH = "/a/very/long/path/that/cannot/break/anywhere/because/it/holds/no/space/at/all/own_model.py"
 LONG = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Random numbers that are the same in every run, and a small network with the file of its cut."""
+"""What many laws are tried on: fixed random numbers, a task, and a small network with the file of its cut."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 
 from espalier.graph import files
 from espalier.graph.operate import operate
+from espalier.tasks import Task, load_task
 
 from .model_files import Tied, surgery
 
@@ -14,6 +15,11 @@ from .model_files import Tied, surgery
 @pytest.fixture
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return load_task("digits", batch_size=256)
 
 
 @pytest.fixture

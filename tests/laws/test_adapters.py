@@ -18,9 +18,9 @@ from espalier.recipes.adapters import Adapters
 from espalier.recipes.folder import read_run
 from espalier.recipes.stages import prune
 from espalier.recipes.work import _Scribe
-from espalier.tasks import Task, load_task
+from espalier.tasks import Task
 
-from .test_resume import Killed, assert_same, network
+from .stopped_runs import Killed, assert_same, network
 
 LEARNED = Distill(epochs=3, lr=0.005, features="hints", adapter="learned", temperature=2.0)
 
@@ -28,11 +28,6 @@ LEARNED = Distill(epochs=3, lr=0.005, features="hints", adapter="learned", tempe
 def recipe(distill: Distill) -> Recipe:
     steps = (Prune(macs=0.4, criterion="magnitude"), distill, Measure(latency=False))
     return Recipe(steps=steps, batch_size=256, checkpoint_seconds=0)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Task:
-    return load_task("digits", batch_size=256)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

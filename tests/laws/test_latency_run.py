@@ -19,9 +19,9 @@ from espalier.measure import Trials
 from espalier.recipes import Finetune, Measure, Prune, Recipe
 from espalier.recipes.folder import read_run
 from espalier.recipes.stages import latency, prune
-from espalier.tasks import Task, load_task
+from espalier.tasks import Task
 
-from .test_resume import Killed
+from .stopped_runs import Killed
 
 pytestmark = pytest.mark.slow
 
@@ -34,11 +34,6 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
     asked = Prune(latency_ratio=0.8, backend=request.param, latency_batch=32, criterion="magnitude")
     measured = Measure(backend=request.param, rounds=5)
     return Recipe(steps=(asked, Finetune(epochs=1), measured), batch_size=256, checkpoint_seconds=0)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Task:
-    return load_task("digits", batch_size=256)
 
 
 def network() -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import random
 import signal
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 import espalier as es
@@ -23,9 +21,13 @@ from espalier.core import EspalierError, FileError, atomic
 from espalier.recipes import Finetune, Measure, Prune, Recipe, Train, Training
 from espalier.recipes.folder import read_run
 from espalier.recipes.owner import status_of
-from espalier.tasks import Task, load_task
+from espalier.tasks import Task
+
+from .stopped_runs import Killed, Network, Writes, assert_same, network, record
 
 SHORT = Training(epochs=1, lr=0.05)
+
+
 RECIPE = Recipe(
     steps=(
         Train(epochs=2, lr=0.1, ema_decay=0.9, channels_last=True),
@@ -36,6 +38,8 @@ RECIPE = Recipe(
     batch_size=256,
     checkpoint_seconds=0,
 )
+
+
 SEARCH = Recipe(
     steps=(Train(epochs=2), Prune(max_drop=15.0, finetune=SHORT, max_rounds=4, step_ratio=0.4), Measure(latency=False)),
     batch_size=256,
@@ -49,29 +53,6 @@ def slow(value: object):
 
 
 WRITES: dict[Path, int] = {}
-
-
-class Network(nn.Module):
-    """Convolutions, batch norm and dropout: everything that keeps state or draws random numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.norm, self.b = nn.Conv2d(1, 12, 3), nn.BatchNorm2d(12), nn.Conv2d(12, 16, 3, stride=2)
-        self.drop, self.head = nn.Dropout(0.2), nn.Linear(16 * 4, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.b(torch.relu(self.norm(self.a(x)))))
-        return self.head(self.drop(x.flatten(1)))
-
-
-@pytest.fixture(scope="module")
-def digits() -> Task:
-    return load_task("digits", batch_size=256)
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return Network()
 
 
 @pytest.fixture(scope="module", params=["budget", "search"])
@@ -88,49 +69,6 @@ def whole(recipe: Recipe, digits: Task, tmp_path_factory: pytest.TempPathFactory
         es.compress(network(), digits, recipe, folder=folder)
     WRITES[folder] = writes.count
     return folder
-
-
-class Killed(BaseException):
-    """Stands for a signal that nobody can catch."""
-
-
-class Writes:
-    """Counts the moments at which a file gets its name, and stops the process at one of them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException, *, after: bool = False) -> None:
-        self.count, self.at = 0, at
-        real = os.replace
-
-        def replace(source, target) -> None:
-            self.count += 1
-            if self.count == self.at and not after:
-                raise error
-            real(source, target)
-            if self.count == self.at:
-                raise error
-
-        monkeypatch.setattr(atomic.os, "replace", replace)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def assert_same(one: Path, other: Path) -> None:
-    first, second = weights(one), weights(other)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def record(folder: Path) -> dict:
-    """Return what two runs of the same must have in common: everything but clocks and names."""
-    run = json.loads((folder / "run.json").read_text())
-    epochs = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in run["history"]]
-    readings = [{k: v for k, v in reading.items() if k != "at"} for reading in run["readings"]]
-    for reading in run["readings"]:
-        del reading["at"]
-    same = ("path", "widths", "notes", "proof", "status", "recipe", "files")
-    return {"history": epochs, "readings": readings, **{key: run[key] for key in same}}
 
 
 def test_the_same_run_ends_the_same(recipe: Recipe, whole: Path, digits: Task, tmp_path: Path) -> None:
@@ -226,6 +164,8 @@ def test_what_cannot_be_resumed_says_why(whole: Path, digits: Task, tmp_path: Pa
 
 
 COMMAND = [sys.executable, "-c", "from espalier.cli import main; main()"]
+
+
 TOML = """
 model = "espalier:digits_cnn"
 data = "digits"
