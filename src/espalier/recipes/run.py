@@ -13,25 +13,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .. import backends, criteria, engines
-from ..core import Budget, FileError, ModelError
+from .. import engines
+from ..core import FileError
 from ..core.run import Run, Width
 from ..engines.engine import Engine, placed
 from ..graph import trace
-from ..graph.outputs import logits
 from ..measure import Comparison
 from . import files, named, origin
 from .checkpoints import Checkpoints, callers_chance
+from .checks import check
 from .folder import CHECKPOINTS, RECIPE, RUN, Journal, create_folder, environment, read_run
 from .owner import Owner
 from .stages import STAGES
 from .stages.path import begin
-from .stages.planning import Target, plan_of
 from .state import State
 from .steps import Prune
 from .untrained import untrained_note
@@ -91,7 +89,7 @@ def run_recipe(
         return _resumed(folder, model, task, engine)
     with callers_chance():
         model = _at_rest(model)
-        graph = _check(model, task, recipe)
+        graph = check(model, task, recipe)
         run = _new_run(graph, task, recipe, Names(names.model or recipe.model or type(model).__name__, names.data))
         if folder is not None:
             engine.first(partial(_begin, folder, recipe))
@@ -198,38 +196,6 @@ def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[
 def _untrained(model: nn.Module, work: Work) -> str:
     with placed(work.engine.device, model):
         return untrained_note(model, work.task, trained=bool(work.journal.run.history))
-
-
-def _check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
-    """See, before any work, that the model runs and that every budget can be reached; return its graph."""
-    example = task.example()
-    graph = trace(model, example)
-    _check_classes(model, example, task)
-    random = criteria.random(model, graph)
-    for step in recipe.steps:
-        if isinstance(step, Prune):
-            budget: dict[str, Any] = step.budget() or {"macs": step.step_ratio}
-            if step.limits_latency:
-                _check_backend(step.backend)
-                budget = {"macs": step.step_ratio}  # of the patterns at least; milliseconds are known when measured
-            plan_of(step, graph, random, Target(Budget(**budget)))
-    return graph
-
-
-def _check_backend(name: str) -> None:
-    reason = backends.named(name).unavailable()
-    if reason:
-        raise backends.BackendError(reason)
-
-
-def _check_classes(model: nn.Module, example: Tensor, task: Task) -> None:
-    with torch.no_grad():
-        shape = tuple(logits(copy.deepcopy(model).eval()(example)).shape)
-    if len(shape) < 2 or shape[1] < task.classes:
-        raise ModelError(
-            f"{type(model).__name__} answers with shape {shape} for a batch of {len(example)}; the data has "
-            f"{task.classes} classes, so it should be ({len(example)}, {task.classes})"
-        )
 
 
 def _new_run(graph: Graph, task: Task, recipe: Recipe, names: Names) -> Run:
