@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -116,14 +117,12 @@ def test_folder_names_are_safe_and_new(tmp_path) -> None:
 def test_the_journal_records_how_a_run_ended(tmp_path, raised: BaseException | None, status: str) -> None:
     folder = tmp_path / "run"
     create_folder(folder)
-    try:
-        with Journal(Run(name="run", model="m", data="d"), folder) as journal:
-            assert read_run(folder).status == "running"
-            journal.write("plan.json", "{}")
-            if raised is not None:
-                raise raised
-    except (KeyboardInterrupt, ValueError):
-        pass
+    expected = nullcontext() if raised is None else pytest.raises(type(raised))
+    with expected, Journal(Run(name="run", model="m", data="d"), folder) as journal:
+        assert read_run(folder).status == "running"
+        journal.write("plan.json", "{}")
+        if raised is not None:
+            raise raised
     found = read_run(folder)
     assert found.status == status and found.finished and found.files == {"plan.json": 2}
     assert found.notes == (("ValueError: why",) if status == "failed" else ())

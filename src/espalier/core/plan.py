@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from .errors import KindError, PlanError
@@ -82,12 +83,10 @@ def _numbers(name: object, units: object) -> tuple[int, ...]:
     if not isinstance(name, str):
         raise KindError(f"a plan is {_FORM}; {name!r} is no name")
     if isinstance(units, Iterable) and not isinstance(units, str):
-        try:
+        with suppress(TypeError):  # a unit that is no number: the error below says so
             given = tuple(units)
             if not any(isinstance(unit, bool) for unit in given):
                 return tuple(operator.index(unit) for unit in given)
-        except TypeError:
-            pass
     shown = repr(units) if len(repr(units)) < 40 else type(units).__name__
     raise KindError(
         f"group {name!r} of a plan takes the numbers of the units to keep, such as (0, 2, 5), not {shown}: "

@@ -43,11 +43,7 @@ def layer_sizes(
         found: the groups.
         solution: of the equations.
     """
-    passed = {leaf[1:] for record in records for leaf in _used(record)}
-    equal = [side for record in records for left, right, _ in equalities(record) for side in (left, right)]
-    equations = [e.left for e in axes.equations if isinstance(e.left, tuple)]
-    stated = {leaf[1:] for side in (*equal, *equations) for leaf in leaves(side)}
-    wanted = passed - stated - solution.attributes.keys()
+    wanted = _wanted(records, axes) - solution.attributes.keys()
     modules = {path for path, _ in wanted}
     if not modules:
         return {}
@@ -63,6 +59,14 @@ def layer_sizes(
             if key in wanted and poly.symbols() and poly.value(found.sizes) == _now(model, key):
                 result[key] = poly
     return result
+
+
+def _wanted(records: Sequence[Record], axes: Axes) -> set[Key]:
+    """Return the attributes that Python computes with, but for those that an equation speaks of."""
+    passed = {leaf[1:] for record in records for leaf in _used(record)}
+    equal = [side for record in records for left, right, _ in equalities(record) for side in (left, right)]
+    equations = [e.left for e in axes.equations if isinstance(e.left, tuple)]
+    return passed - {leaf[1:] for side in (*equal, *equations) for leaf in leaves(side)}
 
 
 def _used(record: Record) -> Iterator[Expr]:
