@@ -72,7 +72,7 @@ def test_functions_in_a_file(user_file: str) -> None:
         ("nothing", FileError, "returned nothing"),
         ("broken", FileError, "ZeroDivisionError: .* at line 28"),
         ("needy", FileError, "needs arguments .*'path'.*none but batch_size, seed, image_size"),
-        ("", FileError, "which function of the file gives the data. It has .*mine.py:three"),
+        ("", FileError, "does not say which function of the file gives the data: say .*mine.py:three"),
     ],
 )
 def test_functions_that_do_not_give_data(user_file: str, function: str, error: type[Exception], message: str) -> None:

@@ -159,6 +159,29 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         export(nn.Linear(2, 2), torch.ones(1, 2), tmp_path / "model.onnx")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_openvino_leaves_signals_alone() -> None:
+    """Two of OpenVINO's cores whose lives overlap leave a thread no stack for its signals: the next one kills."""
+    code = """
+import faulthandler, gc, os, signal
+import torch
+from espalier.backends import named
+
+faulthandler.enable()
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+first = named("openvino").prepare(torch.nn.Linear(3, 2), torch.randn(1, 3), 1)
+second = named("openvino").prepare(torch.nn.Linear(3, 2), torch.randn(1, 3), 1)
+for run in (first, second):
+    run()
+del first
+del second, run
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0 and done.stdout == "heard\n", done.stderr
+
+
 def test_openvino_does_not_phone_home(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom espalier.backends import openvino\nopenvino.runtime().save_model\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class OpenVino(ThroughOnnx):
 
     def profile(self, built: Branches, threads: int, sweeps: int) -> Iterator[Timing]:
         """Yield the kernels' times from the runtime's own counters."""
-        model = runtime().Core().read_model(built.model())
+        model = core().read_model(built.model())
         request = _compile(model, threads, counters=True).create_infer_request()
         for sweep in range(sweeps + 1):
             request.infer(built.feeds, share_inputs=True)
@@ -72,6 +73,17 @@ def runtime() -> Any:
     return openvino
 
 
+@cache
+def core() -> Any:
+    """Return the one Core of this process.
+
+    Each Core puts a signal stack of its own on the thread that made it, and puts back, when it goes, the one that it
+    found: of two whose lives overlap, the second puts back what the first has unmapped, and the next signal that Python
+    handles ends the process.
+    """
+    return runtime().Core()
+
+
 def read(path: Path) -> Any:
     """Return OpenVINO's model of an ONNX or IR file.
 
@@ -79,7 +91,7 @@ def read(path: Path) -> Any:
         BackendError: it cannot be read.
     """
     try:
-        return runtime().Core().read_model(str(path))
+        return core().read_model(str(path))
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot read the network: {str(error)[:300]}") from error
 
@@ -112,6 +124,6 @@ def _compile(model: Any, threads: int, *, counters: bool = False) -> Any:
         "PERF_COUNT": counters,
     }
     try:
-        return runtime().Core().compile_model(model, "CPU", settings)
+        return core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot compile the network: {str(error)[:300]}") from error
