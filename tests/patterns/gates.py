@@ -129,15 +129,17 @@ class Modulation(nn.Module):
         return self.two(self.image(x) * (1 + scale) + shift)
 
 
+def feed_forwards(count: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)) for _ in range(count))
+
+
 class DenseExperts(nn.Module):
     """Every expert runs; a softmax gate weighs them."""
 
     def __init__(self, experts: int = 3) -> None:
         super().__init__()
         self.stem, self.gate, self.head = nn.Linear(4, 8), nn.Linear(8, experts), nn.Linear(8, 4)
-        self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)) for _ in range(experts)
-        )
+        self.experts = feed_forwards(experts)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -151,9 +153,7 @@ class TopExperts(nn.Module):
     def __init__(self, experts: int = 4) -> None:
         super().__init__()
         self.stem, self.gate, self.head = nn.Linear(4, 8), nn.Linear(8, experts), nn.Linear(8, 4)
-        self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)) for _ in range(experts)
-        )
+        self.experts = feed_forwards(experts)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -1,4 +1,4 @@
-"""What each command takes. Fields become options, their docstrings the help."""
+"""What each command takes. Fields become options; their docstrings, or their types where commands share them, the help."""
 
 from __future__ import annotations
 
@@ -12,12 +12,25 @@ from ..recipes.settings import LIMITS
 from .groups import joined, part
 from .usage import UsageError, flag
 
-_Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-_Folder = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-_Place = Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+_Name = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        metavar="MODEL", help="timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function"
+    ),
+]
+_Folder = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="the run folder")]
+_Place = Annotated[str, tyro.conf.arg(metavar="FOLDER", help="where the run folder goes")]
 _Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 _Whole = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 _Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+_Trust = Annotated[
+    _Flag,
+    tyro.conf.arg(
+        help="run the code of a path/to/file.py:function that the run names, even if the folder was written elsewhere",
+        help_behavior_hint="",
+    ),
+]
 
 _BUDGET = (*LIMITS, "backend", "threads")
 _CHOICE = ("criterion", "strategy", "keep", "round_to", "rounds", "score_batches", "recover")
@@ -40,7 +53,6 @@ class Demo:
     seed: int = 0
     """of everything random"""
     out: _Place = "runs"
-    """where the run folder goes"""
     json: _Flag = False
     """print the run as JSON"""
 
@@ -50,7 +62,6 @@ class Compress:
     """Make a network smaller, fine-tune it, save it and report."""
 
     model: _Name
-    """timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function"""
     data: Annotated[str, tyro.conf.arg(metavar="SOURCE")]
     """digits; mnist:, cifar10:, cifar100: or camvid:PATH; imagefolder:PATH;
     parquet:PATH (a folder with train.parquet and test.parquet);
@@ -62,7 +73,6 @@ class Compress:
     image_size: _Whole = None
     """height and width to scale images to"""
     out: _Place = "runs"
-    """where the run folder goes"""
     json: _Flag = False
     """print the run as JSON"""
     budget: _Budget = field(default_factory=_Budget)
@@ -99,7 +109,6 @@ class Run:
     seed: _Whole = None
     """of everything random"""
     out: _Place = "runs"
-    """where the run folder goes"""
     json: _Flag = False
     """print the run as JSON"""
 
@@ -109,9 +118,7 @@ class Resume:
     """Go on with a run that was stopped, from its last checkpoint."""
 
     run: _Folder
-    """the run folder"""
-    trust: _Flag = False
-    """run the code of a path/to/file.py:function that the recipe names, even if the folder was written elsewhere"""
+    trust: _Trust = False
     json: _Flag = False
     """print the run as JSON"""
 
@@ -122,7 +129,7 @@ class Runs:
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
     """runs to compare; all are listed when none is named"""
-    out: _Place = "runs"
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "runs"
     """where the run folders are"""
     json: _Flag = False
     """print everything as JSON"""
@@ -133,7 +140,6 @@ class Trace:
     """Show which units of a network live and die together, what is frozen, and why."""
 
     model: _Name
-    """timm:, torchvision:, transformers: or espalier: name, or path/to/file.py:function"""
     json: _Flag = False
     """print everything as JSON"""
 
@@ -143,7 +149,6 @@ class Report:
     """Write the report of a run folder again."""
 
     run: _Folder
-    """the run folder"""
     json: _Flag = False
     """print the run as JSON too"""
 
@@ -164,8 +169,7 @@ class Bench:
     """timings of each network"""
     macs: float = 0.5
     """for a model's name: the ratio of multiply-accumulates that its cut keeps"""
-    trust: _Flag = False
-    """run the code of a path/to/file.py:function that the run names, even if the folder was written elsewhere"""
+    trust: _Trust = False
     json: _Flag = False
     """print everything as JSON"""
 
@@ -175,15 +179,13 @@ class Export:
     """Write the result of a run in another format; it is run and compared with PyTorch before it has its name."""
 
     run: _Folder
-    """the run folder"""
     to: Literal["onnx", "openvino", "pt2"] = "onnx"
     """ONNX, OpenVINO IR or torch.export's own format"""
     batch: int = 1
     """inputs of a forward pass; the exported network takes as many"""
     out: _Text = None
     """path of the file; model.onnx, .xml or .pt2 in the run folder when not given"""
-    trust: _Flag = False
-    """run the code of a path/to/file.py:function that the run names, even if the folder was written elsewhere"""
+    trust: _Trust = False
     json: _Flag = False
     """print what was written as JSON"""
 
