@@ -16,7 +16,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from espalier.cli.run import run_command
+from espalier.cli.dispatch import run_command
 
 
 def main() -> None:

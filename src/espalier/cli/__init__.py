@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         print(__version__)
         sys.exit(0)
-    from .run import run_command  # imports the options of all commands
+    from .dispatch import run_command  # imports the options of all commands
 
     sys.exit(run_command(given[0], given[1:]))
 

@@ -1,4 +1,4 @@
-"""What each command takes. Fields become options; their docstrings, or their types where commands share them, the help."""
+"""What each command takes. Fields become options; the help is their docstring, or that of a type they share."""
 
 from __future__ import annotations
 
