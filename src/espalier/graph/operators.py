@@ -19,7 +19,7 @@ import torch
 from .graph import Graph
 from .inference import bind
 from .polynomial import Poly
-from .record import Op, Record, Ref, rebuild, walk
+from .record import Op, Record, Ref, rebuild
 
 Hole = tuple[int]  # the number of a variable, where a shape has no fixed size
 Template = tuple[int | Hole, ...]
@@ -204,8 +204,3 @@ class Counts:
         extended = np.append(np.asarray(sizes, np.float64), 1.0)
         terms = self.coefficients * (extended[self.symbols] ** self.powers).prod(axis=1)
         return np.bincount(self.owners, terms, self.total)
-
-
-def tensors_of(sized: Sized) -> list[int]:
-    """Return the values a call reads, each once, in order."""
-    return list(dict.fromkeys(item.value for item in walk((sized.op.args, sized.op.kwargs)) if isinstance(item, Ref)))

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from .blocks import ACTS, Apply, Built, Halves, Join, Repeated, Scale, Step
 
-TOKENS = 4  # how many there are before a class token joins them; equal to many widths
-
 
 class Attention(nn.Module):
     """Two heads, in one of eight writings."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..inference import Call, Dims
-from ..record import Op
 from ..sizes import Size
 from ..units import constant
 
@@ -38,11 +37,6 @@ def ranged(call: Call) -> list[Dims]:
         if number.expr[0] != "const":
             call.size(number, constant(int(number)))
     return outs
-
-
-def depends_on_sizes(op: Op) -> bool:
-    """Whether an operator makes a tensor from sizes alone."""
-    return op.name.removeprefix("aten.") in RULES and not op.refs()
 
 
 _FILLED = (
