@@ -97,7 +97,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("espalier.tasks.storage.save_file", full)
     assert len(load(data, tmp_path / "cache").train.images) == 36
     assert not list((tmp_path / "cache").iterdir())
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core import ModelError, UnknownNameError
 from ..graph import ranks
+from ..graph.running import evaluating, forget, on_device
 from .pooling import normalised, reduced
 from .slices import Scores, elements, fold, slot_parameters, widened
 
@@ -91,8 +92,7 @@ def taylor(
 
 def _loss(model: nn.Module, loss: Callable[[Any, Any], Tensor], inputs: Any, targets: Any) -> Tensor:
     """Return the scalar loss of one batch."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    inputs, targets = _moved(inputs, device), _moved(targets, device)
+    inputs, targets = on_device(inputs, model), on_device(targets, model)
     if isinstance(inputs, dict):
         outputs = model(**inputs)
     else:
@@ -116,40 +116,27 @@ def _products(parameters: Mapping[str, Tensor], value: Tensor) -> dict[str, Tens
     }
 
 
-def _moved(value: Any, device: torch.device) -> Any:
-    """Return ``value`` with every tensor in it on ``device``."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _moved(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(_moved(item, device) for item in value)
-    return value
-
-
 @contextmanager
 def _scoring(model: nn.Module, names: list[str]) -> Iterator[Mapping[str, Tensor]]:
     """Yield the named parameters, differentiable, with the model in eval mode; put everything back after."""
     given = dict(model.named_parameters(remove_duplicate=False))
     parameters = {name: given[name] for name in names if given[name].is_floating_point()}
     required = {name: p.requires_grad for name, p in parameters.items()}
-    modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    try:
-        model.eval()
-        for p in parameters.values():
-            p.requires_grad_(True)
-        # cuDNN's recurrent kernels refuse a backward pass in eval mode.
-        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled and not recurrent):
-            yield parameters
-    finally:
-        model.train()  # modules that cache what they compute in eval mode drop it here
-        for module, training in modes:
-            module.training = training
-        for name, p in parameters.items():
-            p.requires_grad_(required[name])
-        with torch.no_grad():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+    # cuDNN's recurrent kernels refuse a backward pass in eval mode
+    kernels = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled and not recurrent)
+    with evaluating(model):
+        try:
+            for p in parameters.values():
+                p.requires_grad_(True)
+            with torch.enable_grad(), kernels:
+                yield parameters
+        finally:
+            forget(model)  # modules that cache what they compute in eval mode drop it here
+            for name, p in parameters.items():
+                p.requires_grad_(required[name])
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    if not torch.equal(buffer, before):
+                        buffer.copy_(before)

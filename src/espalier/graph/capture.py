@@ -22,6 +22,7 @@ from .hearing import hearing
 from .meta_layouts import MetaLayouts
 from .record import Record, tensors_in
 from .recorder import Calls, Recorder
+from .running import device_of
 from .skeleton import map_tensors, skeleton, tag_sizes
 from .tensors import named_tensors
 from .traceable import does_not_run
@@ -48,7 +49,7 @@ def capture(
     Raises:
         ModelError: the model does not run on its example.
     """
-    device = next((p.device.type for p in model.parameters()), "cpu")
+    device = device_of(model).type
     try:
         return _capture(model, example, forward_fn, training, layouts)
     except Exception as error:

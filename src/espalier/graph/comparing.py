@@ -19,12 +19,13 @@ from .checking import checking_copy, checking_example
 from .graph import Graph
 from .layers import whole_surgery
 from .masked import MaskedReplay
-from .operate import forget, operate
+from .operate import operate
 from .paths import at_checked_values, other_layers, trains_at_any_values
 from .record import tensors_in
 from .recorder import Calls
 from .replay import oracle
 from .rescale import rescale
+from .running import forget
 from .skeleton import map_tensors
 from .state import unchanged
 from .tensors import named_tensors

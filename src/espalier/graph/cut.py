@@ -12,10 +12,11 @@ from .configs import config_notes
 from .graph import Graph
 from .kinds import check_cut
 from .layers import whole_surgery
-from .operate import check_surgery, forget, operate
+from .operate import check_surgery, operate
 from .prove import prove as prove_surgery
 from .ranks import agreed, together
 from .rescale import rescale
+from .running import forget
 from .tensors import collection_paused, named_tensors
 
 

@@ -50,15 +50,6 @@ def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.
     return result
 
 
-def forget(model: nn.Module) -> nn.Module:
-    """Let a model drop what it computed from its old weights: such caches are cleared on a change to train mode."""
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    for module, training in modes.items():
-        module.training = training
-    return model
-
-
 def check_surgery(model: nn.Module, surgery: Surgery) -> None:
     """Check that ``surgery`` fits ``model`` without touching it.
 

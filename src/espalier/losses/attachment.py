@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..graph.capture import Forward, run_model
 from ..graph.record import tensors_in
-from ..graph.skeleton import map_tensors
+from ..graph.running import device_of, evaluating, on_device
 from . import hooks
 from .ensemble import Ensemble
 from .errors import DistillationError
@@ -76,7 +76,7 @@ class Attachment:
         """Note a call of the student."""
         if self._counts():
             self._features = {key: value for key, value in self._features.items() if key[0] is not self.student}
-        kind = first_device(self.student).type
+        kind = device_of(self.student).type
         self._autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
         self.ran += torch.is_grad_enabled()
         waiting, self._waiting = self._waiting, []
@@ -89,10 +89,10 @@ class Attachment:
         return [self._ask(teacher, inputs) for teacher in self.ensemble.teachers]
 
     def _ask(self, teacher: nn.Module, inputs: Any) -> Any:
-        home, device = first_device(self.student), first_device(teacher)
+        home, device = device_of(self.student), device_of(teacher)
         enabled, dtype = self._autocast or (torch.is_autocast_enabled(home.type), torch.get_autocast_dtype(home.type))
         if device != home:
-            inputs = map_tensors(inputs, lambda tensor: tensor.to(device))
+            inputs = on_device(inputs, teacher)
         with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=enabled):
             return run_model(teacher, inputs, None)
 
@@ -130,9 +130,7 @@ def attachment(ensemble: Ensemble, student: nn.Module) -> Iterator[Attachment]:
     with ExitStack() as stack:
         made = Attachment(ensemble, student, stack)
         stack.callback(made.forget)
-        for teacher in ensemble.teachers:
-            stack.callback(_restore, [(module, module.training) for module in teacher.modules()])
-            teacher.eval()
+        stack.enter_context(evaluating(*ensemble.teachers))
         stack.callback(hooks.before(student, made.begin).remove)
         yield made
 
@@ -145,16 +143,6 @@ def _check_apart(teachers: Sequence[nn.Module], student: nn.Module) -> None:
                 f"the teacher {type(teacher).__name__} shares modules or parameters with the student, and would be "
                 "trained with it: give a deep copy"
             )
-
-
-def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
-    for module, training in modes:
-        module.training = training
-
-
-def first_device(model: nn.Module) -> torch.device:
-    """Return the device of a model's first parameter."""
-    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
 def _call(args: tuple, kwargs: dict) -> Call:

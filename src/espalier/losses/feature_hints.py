@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from ..graph import trace
 from ..graph.features import features
-from .attachment import Attachment, Call, first_device
+from ..graph.running import device_of
+from .attachment import Attachment, Call
 from .errors import DistillationError
 from .feature_part import FeaturePart
 from .layers import Match, Named
@@ -82,7 +83,7 @@ class _Indexed(FeaturePart):
 
     def prepare(self, call: Call) -> None:
         super().prepare(call)
-        device = first_device(self.made.student)
+        device = device_of(self.made.student)
         found = [match.kept or {} for _, _, matches in self.matches for match in matches]
         self.indices = [{d: torch.tensor(kept, device=device) for d, kept in one.items()} for one in found]
 

@@ -28,6 +28,7 @@ from torch.utils import _pytree as pytree
 from ..core.run import Epoch
 from ..engines.engine import local
 from ..graph.outputs import logits
+from ..graph.running import device_of
 from . import chance
 from .adapters import Adapters
 from .companion import Companion
@@ -84,7 +85,7 @@ class _Stretch:
         self.engine = lesson.engine
         self.steps = len(lesson.task.train)
         self.checkpoint = checkpoint
-        self.device = next((t.device for t in learner.model.parameters()), torch.device("cpu"))
+        self.device = device_of(learner.model)
         self.checked_every = 1 if self.device.type == "cpu" and self.engine.ranks == 1 else _CHECKED_EVERY
         self.advance: Callable[[str], None] = lambda text: None
         self.companion = Companion(lesson, learner, self.retrain)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from ..core import EspalierError
+from .files import mistakes
 from .recipe import Recipe
 from .steps import AnyStep, Finetune, Measure, Prune, Train, Training
 from .steps.base import Backend, Record
@@ -107,8 +108,6 @@ class Settings(Record):
                 steps.append(Measure(backend=self.backend, threads=self.threads))
             return Recipe(steps=tuple(steps), batch_size=self.batch_size, seed=self.seed, engine=self.engine)
         except ValidationError as error:
-            from .files import mistakes
-
             raise SettingsError("\n".join(mistakes(error))) from error
 
     def _prune(self) -> Prune:

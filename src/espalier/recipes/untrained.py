@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..tasks.metrics import accuracy
+from ..tasks.evaluation import accuracy
 from .progress import each
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core import ModelError
 from ..graph.capture import run_model
-from .running import evaluating, on_device
+from ..graph.running import evaluating, on_device
 
 
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> int:

@@ -10,9 +10,9 @@ from torch import nn
 
 from ..core import Plan
 from ..graph import Graph
+from ..graph.running import evaluating
 from .pair import Pair
 from .refit import DEFAULT, Fit, Refitted, refit
-from .running import evaluating
 from .sites import Seen, Site, find_sites, scout
 
 _OTHER_WAY = "the cut network calls other functions than the dense one, so its layers cannot be told which is which"

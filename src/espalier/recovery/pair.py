@@ -13,8 +13,8 @@ from ..core import ModelError, Plan
 from ..graph import Graph
 from ..graph.capture import run_model
 from ..graph.rescale import change
+from ..graph.running import on_device
 from ..graph.tensors import named_tensors
-from .running import on_device
 from .sites import Site
 
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from ..core import ModelError
+from ..graph.running import evaluating
 from .kinds import KINDS, Call, Rows
 from .normal_equations import Moments, choose
 from .pair import Pair
-from .running import evaluating
 from .sites import Site
 from .walks import Stop, Walk
 

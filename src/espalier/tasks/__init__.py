@@ -2,9 +2,10 @@
 
 from .augment import Augment
 from .batches import Batches
+from .evaluation import accuracy
 from .load import load_task
 from .loader import Loader
-from .metrics import Accuracy, Metrics, Overlap, SegmentationLoss, accuracy, classification_loss, logits
+from .metrics import Accuracy, Metrics, Overlap, SegmentationLoss, classification_loss, logits
 from .normalise import Normalise
 from .own import Data
 from .sealed import Reading, SplitError

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from espalier.core import EspalierError
-
+from ..core import EspalierError
 from .colour import recoloured
 from .geometry import shifted
 from .mixing import mix, shares

@@ -10,8 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .datasets import loader_of
 
 _B = TypeVar("_B", bound="Batches")

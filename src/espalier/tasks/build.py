@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .augment import Augment
 from .images import Images
 from .loader import Loader

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .splits import Split, Splits, complete
 
 _SHAPE = (3, 32, 32)

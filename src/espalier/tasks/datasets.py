@@ -18,8 +18,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .randomness import seeded, seeded_globally
 from .streaming import batches, check_ranks
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .normalise import Normalise
 from .splits import Split, Splits
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .metrics import Metrics
+from ..graph.running import device_of, evaluating
+from .metrics import Accuracy, Metrics
 
 Seen = Callable[[Tensor], None]
 
@@ -33,9 +33,7 @@ def count(
         seen: called with every batch's targets.
     """
     totals: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        for model in models.values():
-            stack.enter_context(evaluating(model))
+    with evaluating(*models.values()):
         for inputs, targets in batches:
             seen(targets)
             for name, model in models.items():
@@ -45,18 +43,10 @@ def count(
     return totals
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in eval mode, and back to its own mode after; a frozen batch norm stays frozen."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the share of examples in [0, 1] whose class the model gets right, in eval mode.
 
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where the parameters are; the CPU when there are none."""
-    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    The model's training mode is what it was before.
+    """
+    counts = count({"model": model}, batches, Accuracy())
+    return Accuracy().values(counts["model"])["accuracy"] if counts else 0.0

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .splits import Splits
 from .tables import splits_of
 

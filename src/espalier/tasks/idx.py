@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .normalise import Normalise
 from .splits import Split, Splits, complete
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import torch
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .images import EncodedImages
 from .splits import VALIDATION_SHARE, Split, Splits, complete
 

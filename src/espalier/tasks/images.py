@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .geometry import crop_box, resized
 from .streaming import cores
 

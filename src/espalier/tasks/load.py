@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from espalier.core import FileError, UnknownNameError
-from espalier.core.user_file import is_user_file
-
+from ..core import FileError, UnknownNameError
+from ..core.user_file import is_user_file
 from . import cifar, digits, huggingface, idx, imagefolder, parquet
 from .augment import Augment
 from .build import Loading, build

@@ -6,15 +6,14 @@ processes, add up to the same value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from espalier.graph.outputs import logits
+from ..graph.outputs import logits
 
 
 class Metrics(Protocol):
@@ -116,14 +115,3 @@ def classification_loss(outputs: Any, targets: Tensor) -> Tensor:
 def resized(predicted: Tensor, targets: Tensor) -> Tensor:
     """Return a coarse network's scores at the size of the targets."""
     return functional.interpolate(predicted, size=targets.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Return the share of examples in [0, 1] whose class the model gets right, in eval mode.
-
-    The model's training mode is what it was before.
-    """
-    from .evaluation import count
-
-    counts = count({"model": model}, batches, Accuracy())
-    return Accuracy().values(counts["model"])["accuracy"] if counts else 0.0

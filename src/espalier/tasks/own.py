@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from espalier.core import FileError
-from espalier.core.user_file import UserFunction
-
+from ..core import FileError
+from ..core.user_file import UserFunction
 from .augment import Augment
 from .batches import Batches, as_batches
 from .build import Loading

@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .splits import Splits
 from .tables import splits_of
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from espalier.core import EspalierError
-
+from ..core import EspalierError
 from .batches import Batches, from_the_start
 
 

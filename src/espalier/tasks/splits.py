@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .images import EncodedImages, Images
 
 VALIDATION_SHARE = 0.1

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import track
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from espalier.core import FileError
-from espalier.core.atomic import replacing
-
+from ..core import FileError
+from ..core.atomic import replacing
 from .images import EncodedImages, Images
 from .streaming import cores, mapped
 
@@ -117,8 +118,6 @@ def _key(images: EncodedImages) -> str:
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as file:
             images, digest = file.get_tensor("images"), (file.metadata() or {}).get("sha256")
@@ -129,8 +128,6 @@ def _load(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _save(images: Tensor, path: Path) -> None:
-    from safetensors.torch import save_file
-
     with replacing(path) as temporary:
         save_file({"images": images}, temporary, {"sha256": _hash(images)})
 

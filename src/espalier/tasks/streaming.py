@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from espalier.core import EspalierError, FileError
+from ..core import EspalierError, FileError
 
 
 class Indexed(Protocol):

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espalier.core import FileError
-
+from ..core import FileError
 from .images import EncodedImages, open_image
 from .splits import Split, Splits, complete
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from espalier.core import FileError
+from ..core import FileError
 
 _WRAPPERS = ("state_dict", "model")  # where training scripts put the tensors inside a checkpoint
 _SHOWN = 5

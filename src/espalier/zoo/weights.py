@@ -9,9 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from espalier.core import FileError
-from espalier.graph.files import read_header
-
+from ..core import FileError
+from ..graph.files import read_header
 from .checkpoints import read_tensors
 
 _PREFIX = "module."  # left by DataParallel

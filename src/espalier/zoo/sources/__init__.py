@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from espalier.core import EspalierError, KindError, ModelError, UnknownNameError, cause
-
+from ...core import EspalierError, KindError, ModelError, UnknownNameError, cause
 from . import house, timm_models, torchvision_models, transformers_models, user_file
 from .user_file import is_user_file
 

@@ -4,8 +4,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from espalier.core import ModelError, cause
-
+from ...core import ModelError, cause
 from .torchvision_operators import declare
 
 

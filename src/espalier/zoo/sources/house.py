@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from espalier.core import ModelError, UnknownNameError
-
+from ...core import ModelError, UnknownNameError
 from ..registry import NETWORKS, Network
 
 

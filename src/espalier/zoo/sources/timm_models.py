@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from espalier.core import ModelError, UnknownNameError, cause
-
+from ...core import ModelError, UnknownNameError, cause
 from .extra import collection
 
 

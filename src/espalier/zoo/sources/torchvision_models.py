@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from espalier.core import ModelError, UnknownNameError, cause
-
+from ...core import ModelError, UnknownNameError, cause
 from .extra import collection
 
 # What a model was made for where it is not an image of 224 x 224: a name's start, then the shape of one input.

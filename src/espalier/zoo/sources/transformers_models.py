@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from espalier.core import ModelError, UnknownNameError
-
+from ...core import ModelError, UnknownNameError
 from .extra import collection
 
 _TINY = "tiny-"

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree
 
-from espalier.core import ModelError
-from espalier.core.user_file import UserFunction, is_user_file
+from ...core import ModelError
+from ...core.user_file import UserFunction, is_user_file
 
 __all__ = ["build", "example", "input_shape", "is_user_file", "takes_classes"]
 
