@@ -6,6 +6,7 @@ that ``espalier --help`` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -24,19 +25,31 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 when it worked, 2 with one clear message when it could not, 130 after Ctrl-C."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run a command and exit: 0 when it worked, 2 with one clear message when it could not, 130 after Ctrl-C.
+
+    1 when nobody reads what it prints any more, as in ``espalier trace MODEL | head``.
+    """
+    try:
+        code = _answer(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        code = 1
+    sys.exit(code)
+
+
+def _answer(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(_help())
-        sys.exit(0 if given else 2)
+        return 0 if given else 2
     if given[0] == "--version":
         from .. import __version__
 
         print(__version__)
-        sys.exit(0)
+        return 0
     from .dispatch import run_command  # imports the options of all commands
 
-    sys.exit(run_command(given[0], given[1:]))
+    return run_command(given[0], given[1:])
 
 
 def _help() -> str:

@@ -1,0 +1,5 @@
+"""``python -m espalier`` is the command ``espalier``."""
+
+from .cli import main
+
+main()
