@@ -206,6 +206,14 @@ def test_settings_become_recipes() -> None:
     assert isinstance(step, Prune) and step.size_bytes == 2_500_000 and step.finetune and step.finetune.epochs == 2
 
 
+def test_settings_that_distil_do_so_in_every_round() -> None:
+    first, last = Settings(max_drop=1.0, distill=True).recipe().steps
+    assert isinstance(first, Prune) and first.distill and first.finetune and first.finetune.epochs == 4
+    assert last.kind == "distill"
+    plain = Settings(macs=0.5, rounds=2).recipe().steps[0]
+    assert isinstance(plain, Prune) and not plain.distill and plain.finetune and plain.finetune.epochs == 1
+
+
 def test_settings_are_measured_where_they_say() -> None:
     def measured(**given: Any) -> Measure:
         step = Settings(**given).recipe().whole().steps[-1]

@@ -50,7 +50,7 @@ class Mock:
     def score(self, key: str, handle: Any) -> float:
         return self.score_of(handle.macs) - self.hurt * (handle.macs < DENSE)
 
-    def learn(self, key: str, handle: Any, training: Training, stage: str) -> tuple[Any, float]:
+    def learn(self, key: str, handle: Any, training: Training, stage: str, *, objective: object) -> tuple[Any, float]:
         self.trained += 1
         return handle, self.score_of(handle.macs)
 
@@ -135,3 +135,18 @@ def test_a_real_search_keeps_its_limit_on_validation() -> None:
     last = {one.stage: one.score for one in accepted}  # of a round, what was judged
     assert last and all(100 * (reference - score) <= 2.0 + 1e-6 for score in last.values())
     assert run.after.macs == accepted[-1].macs < (run.before.macs or 0)
+
+
+def test_rounds_learn_what_the_dense_network_says_where_asked() -> None:
+    task = load_task("digits", batch_size=256)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    def weights(*, distill: bool) -> torch.Tensor:
+        prune = Prune(macs=0.5, criterion="magnitude", finetune=Training(epochs=1, lr=0.05), distill=distill)
+        recipe = Recipe(steps=(Train(epochs=1), prune, Measure(latency=False)), batch_size=256)
+        small = es.compress(model, task, recipe).model
+        return torch.cat([tensor.flatten() for tensor in small.parameters()])
+
+    plain, again, taught = weights(distill=False), weights(distill=False), weights(distill=True)
+    assert torch.equal(plain, again) and not torch.allclose(plain, taught)

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 from ..core import EspalierError
 from .files import mistakes
 from .recipe import Recipe
-from .steps import AnyStep, Finetune, Measure, Prune, Train, Training
+from .steps import AnyStep, Distill, Finetune, Measure, Prune, Train, Training
 from .steps.base import Backend, Record
 from .steps.prune import in_range, known_criterion
 from .steps.recover import Recovery
@@ -65,14 +65,17 @@ class Settings(Record):
     """epochs of training before the first cut, for a network that is not trained yet"""
     train_lr: float = Field(default=0.1, gt=0)
     """highest learning rate of that training"""
-    round_epochs: int = Field(default=1, ge=0)
-    """epochs of fine-tuning after each cut, where there are several or max_drop searches"""
+    round_epochs: int | None = Field(default=None, ge=0)
+    """epochs of fine-tuning after each cut, where there are several (1 when not given) or max_drop searches (4: too few
+    end the search early)"""
     epochs: int = Field(default=10, ge=0)
     """epochs of fine-tuning after the last cut"""
     batch_size: int = Field(default=64, ge=2)
     """images a training step"""
     lr: float = Field(default=0.02, gt=0)
     """highest learning rate of fine-tuning"""
+    distill: bool = False
+    """fine-tune on the dense network's answers too; a third more time"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """what trains"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -90,7 +93,7 @@ class Settings(Record):
     _amounts = field_validator("macs", "params", "activations")(in_range)
 
     def recipe(self) -> Recipe:
-        """Return the recipe: train if asked, prune, fine-tune.
+        """Return the recipe: train if asked, prune, distill or fine-tune.
 
         Raises:
             SettingsError: no budget, or a value out of range.
@@ -103,7 +106,8 @@ class Settings(Record):
             if self.train_epochs:
                 steps.insert(0, Train.model_validate(self._training(self.train_epochs, self.train_lr)))
             if self.epochs:
-                steps.append(Finetune.model_validate(self._training(self.epochs, self.lr)))
+                last = Distill if self.distill else Finetune
+                steps.append(last.model_validate(self._training(self.epochs, self.lr)))
             if self.latency_ms is None and (self.backend != "eager" or self.threads is not None):
                 steps.append(Measure(backend=self.backend, threads=self.threads))
             return Recipe(steps=tuple(steps), batch_size=self.batch_size, seed=self.seed, engine=self.engine)
@@ -116,8 +120,9 @@ class Settings(Record):
         data = {name: getattr(self, name) for name in same}
         if self.size_mb is not None:
             data["size_bytes"] = int(self.size_mb * 1e6)
-        if self.round_epochs and (self.rounds > 1 or self.max_drop is not None):
-            data["finetune"] = Training.model_validate(self._training(self.round_epochs, self.lr))
+        epochs = (1 if self.max_drop is None else 4) if self.round_epochs is None else self.round_epochs
+        if epochs and (self.rounds > 1 or self.max_drop is not None):
+            data |= {"finetune": Training.model_validate(self._training(epochs, self.lr)), "distill": self.distill}
         return Prune.model_validate(data)
 
     def _training(self, epochs: int, lr: float) -> dict[str, object]:

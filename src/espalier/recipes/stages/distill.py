@@ -24,13 +24,13 @@ def do(step: Distill, name: str, work: Work, handle: Handle) -> Handle:
     """Train with the dense network for a teacher, and add the result to the path."""
     if not step.epochs:
         return handle
-    handle, score = work.learn(name, handle, step, "distillation", objective=_objective(step, work))
+    handle, score = work.learn(name, handle, step, "distillation", objective=answers(step, work))
     cost = costs(work, name, handle)
     work.visit(Point(stage="distilled", kind="trained", macs=cost.macs, params=cost.params, score=score))
     return handle
 
 
-def _objective(step: Distill, work: Work) -> Objective:
+def answers(step: Distill, work: Work) -> Objective:
     """Return what attaches the teachers to a student; they are loaded when it is used."""
     whole = losses.Together(tuple(_parts(step)))
     task_loss = work.task.loss

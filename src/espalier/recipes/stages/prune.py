@@ -15,9 +15,10 @@ from ..checkpoints import Handle
 from ..mending import mended
 from ..progress import bar
 from ..state import State
-from ..steps import Prune
+from ..steps import Distill, Prune
 from ..work import Work
 from . import latency
+from .distill import answers
 from .planning import Target, plan_of, scores
 
 
@@ -46,7 +47,7 @@ def _scheduled(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
         score = work.score(f"{key}/score", handle)
         work.visit(Point(stage=stage, kind="cut", macs=cost.macs, params=cost.params, score=score))
         if step.finetune is not None and step.finetune.epochs:
-            handle, score = work.learn(f"{name}/train-{done}", handle, step.finetune, f"fine-tuning after {stage}")
+            handle, score = trained(step, f"{name}/train-{done}", work, handle, f"fine-tuning after {stage}")
             work.visit(Point(stage=stage, kind="trained", macs=cost.macs, params=cost.params, score=score))
     return handle
 
@@ -101,6 +102,13 @@ def round_budget(step: Prune, costs: tuple[Cost, Cost], limits: Mapping[str, int
             value = here * min(1.0, limit / here) ** (1 / left)
         steps[name] = value if name == "latency_ms" else int(value)
     return Budget(**steps)
+
+
+def trained(step: Prune, key: str, work: Work, handle: Handle, words: str) -> tuple[Handle, float]:
+    """Train between cuts, on the dense network's answers too where the step says so; return the metric as well."""
+    assert step.finetune is not None
+    objective = answers(Distill(), work) if step.distill else None
+    return work.learn(key, handle, step.finetune, words, objective=objective)
 
 
 def cut_once(step: Prune, key: str, work: Work, handle: Handle, target: Target) -> tuple[Handle, Cost]:

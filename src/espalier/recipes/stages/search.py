@@ -26,7 +26,7 @@ from ..state import State
 from ..steps import Prune
 from ..work import Work
 from .planning import Target
-from .prune import aim_of, cut_once
+from .prune import aim_of, cut_once, trained
 
 _FINEST = 0.95  # steps that leave more than this are not worth a round of training
 
@@ -81,7 +81,7 @@ def _trial(step: Prune, key: str, work: Work, accepted: Handle, goal: tuple[Targ
     scores = {"cut": work.score(f"{key}/score", handle)}
     if scores["cut"] < enough and step.finetune is not None and step.finetune.epochs:
         words = f"fine-tuning in {key.rpartition('/')[2].replace('-', ' ')} of the search"
-        handle, scores["trained"] = work.learn(f"{key}/train", handle, step.finetune, words)
+        handle, scores["trained"] = trained(step, f"{key}/train", work, handle, words)
     good = list(scores.values())[-1] >= enough
     stage = key.rpartition("/")[2]
     points = (

@@ -95,6 +95,9 @@ class Prune(Step):
     """training batches for that"""
     finetune: Training | None = None
     """training after each cut"""
+    distill: bool = False
+    """that training learns the dense network's softened answers too, as the step ``distill`` does by default; it costs
+    a third more time"""
     step_ratio: float = Field(default=0.75, gt=0, lt=1)
     """of the search with ``max_drop``: MACs left after its first step"""
     max_rounds: int = Field(default=12, ge=1)
