@@ -2,6 +2,7 @@
 
     dropout, bernoulli(p)     their mean: dropout becomes the identity
     rand, randn, exponential  one number everywhere, low or high by ``share``
+    empty, new_empty          the same: memory that nothing has written yet holds what chance left there
     Python's and numpy's      the same sequence in every run
 
 A cut network draws fewer numbers than the whole one, so that numbers of one seed would stand at other places. Code that
@@ -67,12 +68,14 @@ def filled(func: Any, args: tuple, kwargs: dict, result: Any, share: float = HIG
     if not _is_filled(func) or result.is_meta:
         return result
     value = _VALUES[func._opname.removesuffix("_")](bind(Op(func, args, kwargs, (), "", "", "")), share)
+    if func._opname in _UNWRITTEN:
+        return result.fill_(value if result.is_floating_point() else 1) if result.layout == torch.strided else result
     value = torch.as_tensor(value, dtype=torch.float64, device=result.device)
     return result.copy_(value if result.is_floating_point() else value.ceil())
 
 
 def draws(record: Record) -> bool:
-    """Whether an operator of a record draws random numbers (dropout, stochastic depth)."""
+    """Whether an operator of a record gives what chance decides (dropout, stochastic depth, unwritten memory)."""
     return any(True for _ in _random(record))
 
 
@@ -145,4 +148,6 @@ _VALUES: dict[str, Callable[[dict, float], Any]] = {
     **dict.fromkeys(("exponential", "cauchy", "log_normal"), lambda _, share: share),
     **dict.fromkeys(("geometric", "random"), lambda _, __: 1.0),
 }
+_UNWRITTEN = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
+_VALUES.update(dict.fromkeys(_UNWRITTEN, lambda _, share: share))
 _SPREAD = {"uniform", "rand", "rand_like", "normal", "randn", "randn_like", "exponential", "randint"}
