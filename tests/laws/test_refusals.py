@@ -54,3 +54,59 @@ def test_memory_that_nothing_has_written_yet_refuses_nothing(forward: Callable) 
     spoiled = [torch.full((2, 16), float(n)) for n in range(64)]  # what the next empty tensors find
     del spoiled
     assert halved(Small(forward), torch.randn(2, 8)).espalier_proof == "float64"
+
+
+def lowered(net: Small, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        both = torch.cat([net.a(x), net.c(x)], -1).relu()
+    return net.b(both.float())
+
+
+class Decorated(Small):
+    @torch.autocast("cpu", dtype=torch.bfloat16)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.cat([self.a(x), self.c(x)], -1))
+
+
+@pytest.mark.parametrize("model", [Small(lowered), Decorated(lowered)])
+def test_autocast_inside_a_model_refuses_nothing_and_is_named(model: nn.Module) -> None:
+    graph = es.trace(model.eval(), torch.randn(2, 8))
+    small = es.cut(model, graph, every_other(graph))
+    assert small.espalier_proof in ("float64", "float32")
+    assert not any("_to_copy" in op.name and torch.bfloat16 in op.kwargs.values() for op in graph.records[0].ops)
+    where = "a decorator" if isinstance(model, Decorated) else "test_refusals.py:"
+    assert any(f"torch.autocast at {where}" in note for note in graph.notes)
+    assert small(torch.randn(2, 8)).shape == (2, 3)
+
+
+def test_autocast_around_the_engine_refuses_nothing_and_stays_on() -> None:
+    model = Small(lambda net, x: net.b(torch.cat([net.a(x), net.c(x)], -1)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert halved(model, torch.randn(2, 8)).espalier_proof == "float64"
+        assert model(torch.randn(2, 8)).dtype == torch.bfloat16
+
+
+def test_weights_that_only_autocast_makes_fit_their_inputs_are_traced() -> None:
+    model = Small(lowered)
+    model.a.bfloat16()
+    model(torch.randn(2, 8))
+    assert halved(model, torch.randn(2, 8)).espalier_proof == "float32"
+    assert model.a.weight.dtype == torch.bfloat16
+
+
+def test_a_cast_that_the_model_writes_stays_in_the_record() -> None:
+    model = Small(lambda net, x: net.b(torch.cat([net.a(x), net.c(x)], -1).bfloat16().float()))
+    graph = es.trace(model.eval(), torch.randn(2, 8))
+    assert any(torch.bfloat16 in (*op.args, *op.kwargs.values()) for op in graph.records[0].ops)
+    assert not any("autocast" in note for note in graph.notes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_any_default_dtype_is_cut_as_float32_is(dtype: torch.dtype) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        for forward in (sliced, lambda net, x: net.b(torch.cat([net.a(x), net.c(x)], -1).softmax(-1))):
+            assert halved(Small(forward), torch.randn(2, 8)).espalier_proof == "float64"
+    finally:
+        torch.set_default_dtype(before)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..core import ModelError
+from .autocast import without_autocast
 from .chance import same_chance
 from .hearing import hearing
 from .meta_layouts import MetaLayouts
@@ -51,20 +52,27 @@ def capture(
     """
     device = device_of(model).type
     try:
-        return _capture(model, example, forward_fn, training, layouts)
+        return _capture(Record(training), model, example, forward_fn, layouts)
     except Exception as error:
         if device == "meta":
             raise does_not_run(model, example, error) from error
+    record = Record(training)
     try:
-        return _capture(model, example, forward_fn, training, None)
+        return _capture(record, model, example, forward_fn, None)
     except ModelError:
         raise
+    except Exception as error:
+        if not record.autocast:
+            raise does_not_run(model, example, error) from error
+    try:  # autocast, which is left out, may be what made tensors of several dtypes fit
+        alike = map_tensors(example, lambda t: t.float() if t.is_floating_point() else t)
+        return _capture(Record(training), skeleton(model, None).float(), alike, forward_fn, None)
     except Exception as error:
         raise does_not_run(model, example, error) from error
 
 
 def _capture(
-    model: nn.Module, example: Any, forward_fn: Forward | None, training: bool, layouts: MetaLayouts | None
+    record: Record, model: nn.Module, example: Any, forward_fn: Forward | None, layouts: MetaLayouts | None
 ) -> Record:
     to_meta = layouts is not None
     twin = skeleton(model, "meta" if to_meta else None)
@@ -73,16 +81,17 @@ def _capture(
     else:
         example = map_tensors(example, torch.Tensor.clone)
     twin.train()
-    twin.train(training)
+    twin.train(record.training)
     tag_sizes(twin)
-    record = Record(training, on_meta=to_meta)
+    record.on_meta = to_meta
     recorder = Recorder(record, layouts)
     for name, tensor in named_tensors(twin).items():
         record.names[recorder.see(tensor)] = name
     for tensor in tensors_in(example):
         record.inputs.append(recorder.see(tensor))
-    with quiet(), _scopes(twin, recorder), torch.no_grad(), hearing(twin) as record.heard, recorder, Calls(recorder):
-        output = run_model(twin, example, forward_fn)
+    with quiet(record.autocast), _scopes(twin, recorder), torch.no_grad(), hearing(twin) as record.heard:
+        with recorder, Calls(recorder):
+            output = run_model(twin, example, forward_fn)
     record.outputs = [recorder.see(t) for t in tensors_in(output)]
     if not record.outputs:
         raise ModelError("no tensor was found in what the model returns: return tensors, or containers of tensors")
@@ -93,12 +102,12 @@ def _capture(
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Run what is written, not a fast path, and leave the random state alone."""
+def quiet(autocast: list[str] | None = None) -> Iterator[None]:
+    """Run what is written, no fast path and no autocast (``without_autocast``), and leave the random state alone."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.random.fork_rng(devices=[]), same_chance():
+        with torch.random.fork_rng(devices=[]), same_chance(), without_autocast(autocast):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -78,7 +78,7 @@ class MaskedReplay(Replay):
             masks = []
         if op.name.removeprefix("aten.") in factories.RULES:  # a write into it must find a mask
             self.store(op, execute(op, args, kwargs))
-            self._keep(op, torch.ones(self.record.shapes[op.outs[0]], device=self.device))  # type: ignore[index]
+            self._keep(op, _whole(self.record.shapes[op.outs[0]], self.device))  # type: ignore[index]
             return
         if all(m is None for m in masks):
             self.store(op, execute(op, args, kwargs))
@@ -144,7 +144,7 @@ class MaskedReplay(Replay):
     def mask_operand(self, item: Ref) -> Tensor:
         """Return a tensor's mask, ones where everything is kept."""
         mask = self.masks.get(item.value)
-        return torch.ones(self.values[item.value].shape, device=self.device) if mask is None else mask
+        return _whole(self.values[item.value].shape, self.device) if mask is None else mask
 
     def _in_place(self, op: Op, mask: Tensor) -> Tensor:
         """A write into a view must reach its base's mask too."""
@@ -229,8 +229,13 @@ def _place(op: Op) -> tuple:
     return op.scope, op.source, op.name, *map(anonymous, factors)
 
 
+def _whole(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Return the mask of a tensor that is kept whole; masks are float32 whatever the default dtype is."""
+    return torch.ones(shape, dtype=torch.float32, device=device)
+
+
 def _leaf_mask(tensor: Tensor, keep: list[tuple[int, tuple[int, ...]]]) -> Tensor:
-    mask = torch.ones(tensor.shape, dtype=torch.float32, device=tensor.device)
+    mask = _whole(tensor.shape, tensor.device)
     for d, kept in keep:
         gone = torch.ones(tensor.shape[d], dtype=torch.bool, device=tensor.device)
         gone[list(kept)] = False
@@ -255,7 +260,7 @@ def _is_view(op: Op) -> bool:
 
 
 def _product(result: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
-    mask = torch.ones((), dtype=torch.float32, device=result.device)
+    mask = _whole((), result.device)
     for one in masks:
         if one is not None:
             mask = mask * one

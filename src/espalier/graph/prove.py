@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core import EspalierError, Plan, ProofError
+from .autocast import without_autocast
 from .capture import run_model
 from .checking import checking_copy, checking_example
 from .comparing import check_shapes, compare
@@ -59,6 +60,7 @@ def _decided(graph: Graph, plan: Plan) -> str:
     return "".join(f"; {text}" for text in dict.fromkeys([*turned, *bare]))
 
 
+@without_autocast()
 def _prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
     tensors = named_tensors(model)
     if any(t.is_meta for t in tensors.values()):

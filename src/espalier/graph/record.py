@@ -72,6 +72,7 @@ class Record:
         constants: ``{value: tensor}`` created outside the trace.
         outputs: values that the model returned.
         heard: what the model's Python did with sizes.
+        autocast: where ``torch.autocast`` was entered, which the record leaves out.
         returned: ``{module: the first tensor that each of its calls returned}``, in the order of the first returns;
             None for a call that returned no tensor.
     """
@@ -86,6 +87,7 @@ class Record:
     outputs: list[int] = field(default_factory=list)
     heard: Heard = field(default_factory=Heard)
     returned: dict[str, list[int | None]] = field(default_factory=dict)
+    autocast: list[str] = field(default_factory=list)
     on_meta: bool = False
 
     @cached_property

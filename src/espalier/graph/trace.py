@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from ..core import Frozen, Group, ModelError, Tie, UnknownNameError
+from .autocast import autocast_note
 from .capture import Forward, capture
 from .conditions import conditions, equalities, losses
 from .graph import Graph, Traced
@@ -60,7 +61,7 @@ def _trace(model: nn.Module, example: Any, forward_fn: Forward | None, free_outp
         records.append(capture(model, example, forward_fn, layouts=layouts, training=True))
     except ModelError as error:
         notes.append(f"the train-mode forward was not recorded, heads that run only in training are unknown: {error}")
-    notes.extend((*looks_note(records), *hungry(records)))
+    notes.extend((*looks_note(records), *autocast_note(records), *hungry(records)))
     tensors = named_tensors(model)
     parameters = {id(p) for p in model.parameters()}
     touched = set().union(*(r.touched() for r in records))
