@@ -86,12 +86,19 @@ def _sizes(
     sizes: dict[tuple[str, str, int], Poly] = {}
     for name, tensor in every_name(model):
         canonical = first.setdefault(id(tensor), name)
-        for path in modules:
-            if name.startswith(f"{path}." if path else ""):
+        for path, own in _split(name):
+            if path in modules:
                 for d, n in enumerate(tensor.shape):
                     count = found.count(dims[canonical][d]) if canonical in dims else Poly.const(n)
-                    sizes[path, name[len(path) + 1 if path else 0 :], d] = count
+                    sizes[path, own, d] = count
     return sizes
+
+
+def _split(name: str) -> Iterator[tuple[str, str]]:
+    """Yield every (module, name in it) of a tensor, the whole model first."""
+    parts = name.split(".")
+    for i in range(len(parts)):
+        yield ".".join(parts[:i]), ".".join(parts[i:])
 
 
 def _attributes(path: str, module: nn.Module, size) -> Iterator[tuple[Key, Poly]]:
