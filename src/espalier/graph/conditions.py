@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from .groups import Partition
 from .inference import Axes
+from .input_sizes import InputSizes
 from .polynomial import Poly
 from .record import Record
 from .sizes import COMPARISONS, Expr, const, describe, evaluate, leaves
@@ -79,6 +80,23 @@ def losses(
         for (expr, value), source in record.heard.lost.items()
     )
     return tuple(one for one in every if one.groups)
+
+
+def input_notes(
+    axes: Axes, found: Partition, solution: Solution, originals: dict[tuple, int], records: Sequence[Record]
+) -> Iterator[str]:
+    """Yield where Python compares a width with a size of the input: a cut holds to what the example made of it."""
+    known, sizes = _Known(axes, found, solution, originals), InputSizes(axes, records, originals)
+    for record in records:
+        for key, source in record.heard.compared.items():
+            symbol, left, right, _ = key
+            if key not in record.heard.checks and any(sizes.moves(side, record.training) for side in (left, right)):
+                if known.groups(left, record.training) | known.groups(right, record.training):
+                    yield (
+                        f"Python compares a width with a size of the input at {source} ({describe(left)} {symbol} "
+                        f"{describe(right)}): plans leave it as the example has it; for an input of another size a cut "
+                        "network may go the other way than the whole one"
+                    )
 
 
 def _may_turn(one: Condition, sizes: list[int]) -> bool:

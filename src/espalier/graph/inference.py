@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Role
+from .input_sizes import Said
 from .record import Op, Record, Ref, walk
 from .sizes import Expr, Size, leaves
 from .units import Dim, Units, Why, constant
@@ -43,6 +44,7 @@ class Axes:
         equations: what the model's Python demands.
         statistics: dimensions over which a statistic is taken, with the reason.
         multiples: dimensions whose size a kernel wants to be a multiple of something.
+        said: what decides by sizes, for ``input_sizes``.
         implicit: ``(training, op index)`` of attention operators that derive their scale from the head dimension.
     """
 
@@ -56,12 +58,14 @@ class Axes:
     multiples: list[tuple[Dim, int]] = field(default_factory=list)
     places: dict[int, tuple[str, int]] = field(default_factory=dict)  # id(array) -> the tensor dimension it is
     given: set[int] = field(default_factory=set)  # id(array) of the dimensions of the model's inputs
+    said: Said = field(default_factory=Said)
 
 
 def infer(axes: Axes, record: Record, rule_for: Any, *, free_outputs: bool) -> None:
     """Add one record to ``axes``."""
     values: list[Dims] = [[] for _ in record.shapes]
     axes.values[record.training] = values
+    axes.said.begin(record)
     for value, shape in enumerate(record.shapes):
         if value in record.names:
             values[value] = _leaf(axes, record.names[value], shape)
@@ -160,6 +164,7 @@ class Call:
             given = not self.axes.given.isdisjoint((id(a), id(b)))
             reason = "it reads the model's input" if given else "it must match an axis that no cut may change"
             self.axes.units.unify(a, b, self.why(reason))
+            self.axes.said.match(a, b)
 
     def split(self, dim: Dim, *sizes: int) -> list[Dim]:
         """Split a dimension into factors."""
@@ -179,6 +184,7 @@ class Call:
             return
         if int(number) == -1:
             return
+        self.axes.said.size(number, dim, self.record.training)
         if number.expr[0] == "const":
             self.freeze(dim, f"its size {int(number)} is written into the code")
             return
@@ -187,6 +193,10 @@ class Call:
             return
         why = self.why("Python computes its size")
         self.axes.equations.append(Equation(number.expr, dim, self.record.training, why))
+
+    def bound(self, number: Any, dim: Dim) -> None:
+        """State that ``number`` decides which positions of ``dim`` are meant, or where they go."""
+        self.axes.said.bound(number, dim, self.record.training, self.op.source)
 
     def hold_numbers(self, numbers: Iterable[Any] = ()) -> None:
         """State that every number whose meaning no rule has told (a stride, a count, a place) must stay as it is."""

@@ -186,7 +186,7 @@ class Calls(TorchFunctionMode):
                 result = n * result
             return result
         if name == "__len__":
-            return plain(shape[0])
+            return int(shape[0])  # no other int may leave ``len``: heard as a size that became a bare number
         return torch.Size(shape) if dim is None else shape[dim]
 
     def _composite(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .source_lines import source_line
+from .source_lines import called_by_torch, source_line
 
 Expr = tuple  # see the module's docstring
 
@@ -45,12 +45,16 @@ class Heard:
 
     Attributes:
         compared: ``{(symbol, left, right, outcome): source}``.
+        checks: those of ``compared`` that PyTorch's own Python made: it checks its arguments.
         looped: ``{(size, value): source}`` that a ``range`` counted: the record holds every turn of the loop.
+        covered: ``{(bound, size): source}`` of slices that took all of a dimension, for which no operator ran.
         lost: ``{(size, value): source}`` turned into bare numbers (``float(width)``): what follows is unknown.
     """
 
     compared: dict[tuple[str, Expr, Expr, bool], str] = field(default_factory=dict)
+    checks: set[tuple[str, Expr, Expr, bool]] = field(default_factory=set)
     looped: dict[tuple[Expr, float], str] = field(default_factory=dict)
+    covered: dict[tuple[Expr, Expr], str] = field(default_factory=dict)
     lost: dict[tuple[Expr, float], str] = field(default_factory=dict)
 
     def comparison(self, symbol: str, left: Any, right: Any, outcome: bool) -> None:
@@ -58,6 +62,8 @@ class Heard:
         key = (symbol, expr_of(left), expr_of(right), outcome)
         if key[1] != key[2] and key not in self.compared:
             self.compared[key] = source_line()
+            if called_by_torch(depth=2):
+                self.checks.add(key)
 
     def note(self, where: dict[tuple[Expr, float], str], size: Size | Real) -> None:
         """Note a size among ``looped`` or ``lost``, once."""

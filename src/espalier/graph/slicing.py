@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .sizes import Size, plain
+from .source_lines import source_line
 
 
 def hear_whole_slices(shape: Sequence[Size], index: Any) -> None:
@@ -26,6 +27,8 @@ def hear_whole_slices(shape: Sequence[Size], index: Any) -> None:
         from_end = isinstance(part.start, Size) and plain(part.start) < 0
         bound = -part.start if from_end else part.stop
         if isinstance(bound, Size) and plain(bound) >= plain(shape[d]):
+            if Size.heard is not None:
+                Size.heard.covered.setdefault((bound.expr, shape[d].expr), source_line())
             _ = bound == shape[d] if plain(bound) == plain(shape[d]) else bound > shape[d]
 
 

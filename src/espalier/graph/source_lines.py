@@ -27,3 +27,8 @@ def source_line() -> str:
             return f"{code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def called_by_torch(depth: int) -> bool:
+    """Whether the frame ``depth`` calls above the caller's is PyTorch's own."""
+    return sys._getframe(depth + 1).f_code.co_filename.startswith(_SKIP[0])

@@ -12,10 +12,11 @@ from torch import nn
 from ..core import Frozen, Group, ModelError, Tie, UnknownNameError
 from .autocast import autocast_note
 from .capture import Forward, capture
-from .conditions import conditions, equalities, losses
+from .conditions import conditions, equalities, input_notes, losses
 from .graph import Graph, Traced
 from .groups import Partition, describe, partition
 from .inference import Axes, Dims, infer
+from .input_sizes import InputSizes
 from .kinds import check_model
 from .layer_sizes import layer_sizes
 from .looks import looks_note
@@ -112,6 +113,7 @@ def _inferred(traced: Traced) -> Axes:
             axes.values[True] = axes.values[False]
         else:
             infer(axes, record, rule_for, free_outputs=traced.free_outputs)
+    InputSizes(axes, traced.records, traced.originals).freeze()
     return axes
 
 
@@ -129,6 +131,8 @@ def _assemble(traced: Traced, axes: Axes) -> Graph:
     found, groups, frozen, number = _in_order(axes, leaves, found)
     solution = renumbered(solution, number)
     decided = (axes, found, solution, traced.originals, records)
+    known = {f.name: getattr(traced, f.name) for f in fields(Traced)}
+    known["notes"] = tuple(dict.fromkeys((*traced.notes, *input_notes(*decided))))
     return Graph(
         groups={g.name: g for g in groups},
         frozen=tuple(frozen),
@@ -140,7 +144,7 @@ def _assemble(traced: Traced, axes: Axes) -> Graph:
         losses=losses(*decided),
         leaves=leaves,
         rescaled=rescaled,
-        **{f.name: getattr(traced, f.name) for f in fields(Traced)},
+        **known,
     )
 
 

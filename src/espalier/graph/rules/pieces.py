@@ -42,6 +42,8 @@ def slices(call: Call) -> list[Dims]:
     start = _bound(call["start"], n, 0)
     stop = max(_bound(call["end"], n, n), start)
     step = int(call["step"] or 1)
+    for number in (call["start"], call["end"], call["step"]):
+        call.bound(number, whole)
     if step > 1 and n % step == 0 and start < step and stop == n:  # one of ``step`` interleaved parts
         outer, inner = call.split(whole, n // step, step)
         call.freeze(inner, "it is read with a stride")
@@ -57,6 +59,8 @@ def slices(call: Call) -> list[Dims]:
             if isinstance(number, Size) and abs(int(number)) == n and number.expr[0] != "const":
                 call.size(number if number > 0 else -number, whole)  # the width itself, by another name
     x[d] = whole[start:stop:step]
+    if isinstance(call["end"], Size) and x[d].shape[1]:
+        call.axes.said.size(call["end"], x[d], call.record.training)
     return [x]
 
 
@@ -83,6 +87,8 @@ def split(call: Call) -> list[Dims]:
     d = call.dim()
     size, whole = call["split_size"], x[d]
     pieces = [whole[i : i + int(size)] for i in range(0, len(whole), int(size))]
+    for number in (size, *call.op.passed):  # chunk is given how many
+        call.bound(number, whole)
     if isinstance(size, Size):
         for piece in pieces[: len(pieces) - (len(pieces[-1]) < int(size))]:
             call.size(size, piece)
@@ -100,6 +106,7 @@ def split_with_sizes(call: Call) -> list[Dims]:
     x = call.dims("self")
     d, start, outs = call.dim(), 0, []
     for size in call["split_sizes"]:
+        call.bound(size, x[d])
         piece = x[d][start : start + int(size)]
         call.size(size if isinstance(size, Size) else Size(int(size), ("const", int(size))), piece)
         outs.append([*x[:d], piece, *x[d + 1 :]])
@@ -139,6 +146,7 @@ def roll(call: Call) -> list[Dims]:
     for shift, d in zip(call["shifts"], call["dims"], strict=True):
         dim = x[int(d)]
         if dim.shape[1]:
+            call.bound(shift, dim)
             _state_shift(call, shift, dim)
             x[int(d)] = np.roll(dim, int(shift), axis=0)
     return [x]
@@ -163,6 +171,8 @@ def pad(call: Call) -> list[Dims]:
         if left == right == 0:
             continue
         dim = x[-1 - i]
+        for number in call["pad"][2 * i : 2 * i + 2]:
+            call.bound(number, dim)
         if left < 0 or right < 0:
             call.freeze(dim, "it is cropped by padding")
             dim = dim[max(-left, 0) : len(dim) - max(-right, 0)]

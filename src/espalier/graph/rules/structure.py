@@ -5,51 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from ..inference import Call, Dims, Refused
+from ..regroup import regroup
 from ..sizes import Size
 from ..units import constant, merge
 
 
 def view(call: Call) -> list[Dims]:
     """Reshape: dimensions merge and split where their products meet."""
-    old, shape = call.dims("self"), call.out_shape()
-    out: Dims = []
-    for sources, targets in _blocks([len(d) for d in old], list(shape)):
-        parts = [old[i] for i in sources]
-        whole = parts[0] if len(parts) == 1 else merge(*parts) if parts else constant(1)
-        sizes = tuple(shape[j] for j in targets)
-        out.extend([whole] if len(sizes) == 1 else call.split(whole, *sizes) if sizes else [])
-    sizes = call["size"]
+    old, sizes = call.dims("self"), call["size"]
+    try:
+        out = regroup(call.axes.units, old, call.out_shape(), call.why("it is split unevenly"))
+    except ValueError as error:
+        raise Refused(str(error)) from error
     if sizes is not None and len(sizes) == len(out):
+        call.axes.said.reshape(old, sizes, call.record.training, call.op.source)
         for number, dim in zip(sizes, out, strict=True):
             call.size(number, dim)
     return [out]
-
-
-def _blocks(old: list[int], new: list[int]):
-    """Yield the smallest runs (old indices, new indices) with equal products."""
-    i = j = 0
-    while i < len(old) or j < len(new):
-        left, right = [], []
-        a = b = 1
-        if i < len(old):
-            left, a, i = [i], old[i], i + 1
-        if j < len(new):
-            right, b, j = [j], new[j], j + 1
-        while a != b or not right or not left:
-            if (a < b or not left) and i < len(old):
-                left.append(i)
-                a, i = a * old[i], i + 1
-            elif j < len(new):
-                right.append(j)
-                b, j = b * new[j], j + 1
-            elif i < len(old):
-                left.append(i)
-                a, i = a * old[i], i + 1
-            else:
-                break
-        if a != b:
-            raise Refused("a view whose sizes do not match")
-        yield left, right
 
 
 def permute(call: Call) -> list[Dims]:
