@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from math import log2
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import espalier as es
+from espalier.core import ProofError
 
 from .wrong_pairings import every_other
 
@@ -110,3 +114,52 @@ def test_any_default_dtype_is_cut_as_float32_is(dtype: torch.dtype) -> None:
             assert halved(Small(forward), torch.randn(2, 8)).espalier_proof == "float64"
     finally:
         torch.set_default_dtype(before)
+
+
+class LowRank(nn.Module):
+    """A weight with a low-rank update, scaled by the rank as LoRA does."""
+
+    def __init__(self, alpha: int = 16) -> None:
+        super().__init__()
+        self.base, self.head, self.alpha = nn.Linear(8, 12), nn.Linear(12, 3), alpha
+        self.down, self.up = nn.Parameter(torch.randn(4, 8)), nn.Parameter(torch.randn(12, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        update = (self.up @ self.down) * (self.alpha / self.down.shape[0])
+        return self.head(nn.functional.linear(x, self.base.weight + update, self.base.bias).relu())
+
+
+def test_a_scale_by_the_rank_of_two_factors_is_made_up_for() -> None:
+    torch.manual_seed(0)
+    model, example = LowRank().eval(), torch.randn(2, 8)
+    graph = es.trace(model, example)
+    small = es.cut(model, graph, es.Plan({"down:0": (0, 2)}))
+    assert small.espalier_proof == "float64"
+    with torch.no_grad():
+        model.up[:, [1, 3]] = 0
+    torch.testing.assert_close(small(example), model(example))
+    assert halved(LowRank(), example).espalier_proof == "float64"
+
+
+SHIFTS = {
+    "log": lambda y: y + math.log(y.shape[1]),
+    "by name": lambda y: y - log2(y.shape[-1]),
+    "base": lambda y: y * math.log(y.size(1), 10),
+    "numpy": lambda y: y + np.log1p(y.shape[1]),
+    "exp": lambda y: y + math.exp(-y.shape[1]),
+    "pow": lambda y: y * math.pow(y.shape[1], -0.5) + math.pow(y.shape[1], 0.5),
+}
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_what_python_computes_of_a_size_follows_it(name: str) -> None:
+    model = Small(lambda net, x: net.b(SHIFTS[name](torch.cat([net.a(x), net.c(x)], -1).relu())))
+    example = torch.randn(2, 8)
+    assert halved(model, example).espalier_proof == "float64"
+    assert any(group.statistics for group in es.trace(model, example).groups.values())
+
+
+def test_a_bare_number_of_a_size_is_named_with_its_line() -> None:
+    model = Small(lambda net, x: net.b(torch.cat([net.a(x), net.c(x)], -1) + math.tanh(net.a(x).shape[1] / 100)))
+    with pytest.raises(ProofError, match=r"a size becomes a bare number at .*test_refusals\.py:\d+"):
+        halved(model, torch.randn(2, 8))

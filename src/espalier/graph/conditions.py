@@ -122,7 +122,7 @@ class _Known:
         def holds(counts: Sequence[int]) -> bool:
             try:
                 return compare(*(evaluate(side, lambda e: self.leaf(e, training, counts)) for side in (left, right)))
-            except ArithmeticError:
+            except (ArithmeticError, ValueError):  # ValueError: the logarithm of nothing
                 return False
 
         groups = self.groups(left, training) | self.groups(right, training)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from .sizes import ROUNDINGS, Expr, evaluate, leaves
+from .sizes import FUNCTIONS, ROUNDINGS, Expr, evaluate, leaves
 
 Key = tuple[str, tuple]  # (module, path) of an attribute
 
@@ -114,13 +114,15 @@ def _exact(expr: Expr) -> Expr:
         return expr
     if expr[0] in ROUNDINGS:
         return _exact(expr[1])
+    if expr[0] in FUNCTIONS:
+        return expr[0], _exact(expr[1])
     return ("/" if expr[0] == "//" else expr[0], _exact(expr[1]), _exact(expr[2]))
 
 
 def _value(expr: Expr, values: Mapping[Key, int]) -> float:
     try:
         return evaluate(expr, lambda leaf: values[leaf[1:]])
-    except ZeroDivisionError:
+    except (ZeroDivisionError, ValueError):
         return float("nan")
 
 

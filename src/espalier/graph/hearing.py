@@ -1,7 +1,8 @@
 """Hearing: while a model is traced, what its Python does with sizes is kept or noted.
 
-``math.sqrt``, ``math.prod`` and their numpy twins would turn a ``Size`` into a bare number; while tracing they keep its
-expression, also where the model's own modules imported them by name. ``range`` counts a size out into single turns
+``math.sqrt``, ``math.prod``, ``math.log`` and their numpy twins would turn a ``Size`` into a bare number; while tracing
+they keep its expression, also where the model's own modules imported them by name. What else ``math`` makes of a size
+is a bare number, and is noted. ``range`` counts a size out into single turns
 that the record holds one by one: in the model's own modules it says so.
 """
 
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -19,10 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from .sizes import Heard, Real, Size
+from .sizes import FUNCTIONS, Heard, Real, Size
+from .sizes import plain as bare
 
 _ENGINE, _TORCH = (str(Path(module.__file__ or "").parent) for module in (sys.modules[__name__], torch))
-_SQRTS, _PRODS = (math.sqrt, np.sqrt), (math.prod, np.prod)
+_DECIDE = {"isclose", "isfinite", "isinf", "isnan", "ceil", "floor", "trunc", "fsum", "sumprod"}  # or keep provenance
 
 
 @contextmanager
@@ -32,8 +35,8 @@ def hearing(model: nn.Module) -> Iterator[Heard]:
     try:
         with ExitStack() as stack:
             for owner in (math, np):
-                stack.enter_context(patch.object(owner, "sqrt", _sqrt(owner.sqrt)))
-                stack.enter_context(patch.object(owner, "prod", _prod(owner.prod)))
+                for name, plain in _heard(owner):
+                    stack.enter_context(patch.object(owner, name, _twin(name, plain)))
             for scope in _own_scopes(model):
                 stack.enter_context(_listening(scope))
             yield Size.heard
@@ -54,9 +57,7 @@ def _own_scopes(model: nn.Module) -> Iterator[dict[str, Any]]:
 def _listening(scope: dict[str, Any]) -> Iterator[None]:
     """Put the hearing twins of ``range``, ``sqrt`` and ``prod`` into a module's names."""
     own: dict[str, Any] = {} if "range" in scope else {"range": _Range}
-    for name, plain, twin in (("sqrt", _SQRTS, _sqrt), ("prod", _PRODS, _prod)):
-        if any(scope.get(name) is function for function in plain):
-            own[name] = twin(scope[name])
+    own.update({name: _twin(name, plain) for name, plain in _PLAIN if scope.get(name) is plain})
     before = {name: scope[name] for name in own if name in scope}
     scope.update(own)
     try:
@@ -84,6 +85,48 @@ class _Range(metaclass=_RangeType):
         return range(*bounds)
 
 
+def _heard(owner: ModuleType) -> Iterator[tuple[str, Callable]]:
+    """Yield the functions of ``math`` or numpy that have a twin, by name."""
+    names = {"sqrt", "prod", *FUNCTIONS} if owner is np else {*vars(math)} - _DECIDE
+    for name in sorted(names):
+        if not name.startswith("_") and callable(function := getattr(owner, name)):
+            yield name, function
+
+
+def _twin(name: str, plain: Callable) -> Callable:
+    """Return a function that keeps the sizes it is given, or notes that it does not."""
+    if name in FUNCTIONS:
+        return _function(name, plain)
+    return {"sqrt": _sqrt, "prod": _prod, "pow": _pow}.get(name, _losing)(plain)
+
+
+def _function(name: str, plain: Callable) -> Callable:
+    def function(x: Any, *base: Any, **named: Any) -> Any:
+        if not isinstance(x, Size | Real) or named or len(base) > (name == "log"):
+            return plain(x, *base, **named)
+        result = Real(FUNCTIONS[name](bare(x)), (name, x.expr))
+        return result / function(base[0]) if base else result
+
+    return function
+
+
+def _pow(plain: Callable) -> Callable:
+    def power(x: Any, y: Any) -> Any:
+        return (x * 1.0) ** y if isinstance(x, Size | Real) else plain(x, y)
+
+    return power
+
+
+def _losing(plain: Callable) -> Callable:
+    def function(*args: Any, **named: Any) -> Any:
+        for value in args:
+            if isinstance(value, Size | Real) and Size.heard is not None:
+                Size.heard.note(Size.heard.lost, value)
+        return plain(*map(bare, args), **named)
+
+    return function
+
+
 def _sqrt(plain: Callable) -> Callable:
     def sqrt(x: Any, *more: Any, **named: Any) -> Any:
         return x**0.5 if isinstance(x, Size | Real) and x.real >= 0 else plain(x, *more, **named)
@@ -103,3 +146,6 @@ def _prod(plain: Callable) -> Callable:
         return result
 
     return prod
+
+
+_PLAIN = [(name, function) for owner in (math, np) for name, function in _heard(owner)]

@@ -143,13 +143,24 @@ class LinearPaths:
         rows = self.record.shapes[leaf][0]
         good, bad = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool)
         for value, numbers in self._entries(leaf):
-            self._spread(value, numbers, goal, good, bad)
+            if numbers is not None:
+                self._spread(value, numbers, goal, good, bad)
+                continue
+            arrives, leaves = torch.zeros(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+            self._spread(
+                value, torch.zeros((), dtype=torch.int32).expand(self.record.shapes[value]), goal, arrives, leaves
+            )
+            good |= arrives
+            bad |= leaves
         if not good.any() or (good & bad).any():
             return None
         return good.nonzero().flatten()
 
-    def _entries(self, leaf: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield every value that an affine operator makes of the leaf, with the leaf's row number everywhere in it."""
+    def _entries(self, leaf: int) -> Iterator[tuple[int, Tensor | None]]:
+        """Yield every value that an affine operator makes of the leaf, with the leaf's row number everywhere in it.
+
+        None stands for all rows everywhere: the operator sums over them (``b @ a`` of two parameters).
+        """
         shape = self.record.shapes[leaf]
         form = [shape[0], *[1] * (len(shape) - 1)]
         pending = [(leaf, torch.arange(shape[0], dtype=torch.int32).reshape(form).expand(shape))]
@@ -163,15 +174,18 @@ class LinearPaths:
                 elif op.outs[0] is not None:
                     yield op.outs[0], self._channels(op, name, value, numbers)
 
-    def _channels(self, op: Op, name: str, value: int, numbers: Tensor) -> Tensor:
-        """Send a weight's row numbers to the channels of an affine operator's output."""
+    def _channels(self, op: Op, name: str, value: int, numbers: Tensor) -> Tensor | None:
+        """Send a weight's row numbers to the channels of an affine operator's output, None where it sums over them."""
         shape = self.record.shapes[op.outs[0]]  # type: ignore[index]
         if numbers.dim() > 1:
             bound = bind(op)
             weight = bound.get(_PRODUCTS.get(name, ""))
             if not isinstance(weight, Ref) or weight.value != value:
                 return numbers.flatten()  # an unknown use: what it reaches is bad
-            numbers = numbers[0] if name in ("mm", "addmm") else numbers.flatten(1)[:, 0]
+            rows = numbers.t() if name in ("mm", "addmm") else numbers.flatten(1)
+            if not bool((rows == rows[:, :1]).all()):
+                return None
+            numbers = rows[:, 0]
         channel = 1 if name in ("convolution", "batch_norm") else -1
         if len(shape) < 2 or shape[channel] != len(numbers):
             return numbers

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import Plan
+from ..core import Plan, PlanError
 from .inference import Axes
 from .linear_paths import MULS, LinearPaths
 from .record import Op, Record, walk
@@ -33,7 +33,8 @@ class Rescaled:
     """A factor that follows a size, and the parameter rows that make up for it.
 
     Attributes:
-        factor: the expression of the factor in the model's Python, or None for a kernel's 1/sqrt(size of ``dim``).
+        factor: the expression of the factor (or shift) in the model's Python, or None for a kernel's 1/sqrt(size of
+            ``dim``).
         divides: whether the value is divided by it.
         dim: the dimension whose size the factor follows.
         rows: ``{tensor name: row numbers}`` to multiply; None where it cannot be compensated.
@@ -61,13 +62,18 @@ def find_rescaled(axes: Axes, record: Record) -> list[Rescaled]:
         for item in walk((op.args, op.kwargs)):
             if _follows_size(item, op):
                 divides = op.name.startswith("aten.div")
-                rows = search.rows(op.outs[0], None) if op.outs[0] is not None else None
+                product = op.name.removeprefix("aten.") in MULS
+                rows = search.rows(op.outs[0], None) if product and op.outs[0] is not None else None
                 found.append(Rescaled(item.expr, divides, None, rows, step))
     return found
 
 
+_SHIFTS = {"add", "add_", "sub", "sub_", "rsub"}  # nothing makes up for a shift: it is the model's own meaning
+
+
 def _follows_size(item: object, op: Op) -> bool:
-    if op.name.removeprefix("aten.") not in MULS or not isinstance(item, Real | Size):
+    name = op.name.removeprefix("aten.")
+    if not (name in MULS and isinstance(item, Real | Size) or name in _SHIFTS and isinstance(item, Real)):
         return False
     return any(True for _ in leaves(item.expr))
 
@@ -77,10 +83,10 @@ def rescale(model: nn.Module, graph: Graph, plan: Plan) -> None:
     alive = graph.alive(plan)
     tensors = named_tensors(model)
     for one in graph.rescaled:
-        factor = change(graph, plan, alive, one)
-        if one.rows is None or factor == 1.0:
+        if one.rows is None:
             continue
-        for name, rows in one.rows.items():
+        factor = change(graph, plan, alive, one)
+        for name, rows in one.rows.items() if factor != 1.0 else ():
             kept = graph.kept(graph.leaves[name][0], alive)
             marked = torch.zeros(len(kept), dtype=torch.bool)
             marked[rows] = True
@@ -90,7 +96,11 @@ def rescale(model: nn.Module, graph: Graph, plan: Plan) -> None:
 
 
 def change(graph: Graph, plan: Plan, alive: np.ndarray, one: Rescaled) -> float:
-    """Return what the rows must be multiplied by."""
+    """Return what the rows must be multiplied by.
+
+    Raises:
+        PlanError: the factor is zero before or after.
+    """
     if one.factor is None:
         kept = graph.kept(one.dim, alive)  # type: ignore[arg-type]
         return math.sqrt(kept.sum() / len(kept))
@@ -101,4 +111,7 @@ def change(graph: Graph, plan: Plan, alive: np.ndarray, one: Rescaled) -> float:
         one.factor,
         lambda e: attributes[e[1:]] if e[0] == "attr" else int(graph.kept(values[e[1]][e[2]], alive).sum()),
     )
+    if not old or not new:
+        source = graph.records[0].ops[one.step].source
+        raise PlanError(f"the plan makes a factor {new:g} that was {old:g}, at {source}: keep more units")
     return new / old if one.divides else old / new

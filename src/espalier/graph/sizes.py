@@ -4,7 +4,7 @@ While a model is traced, the ints in its modules' attributes and in tensor shape
 whose arithmetic also builds an expression tree. Every size that the model's Python passes to an operator is then an
 equation between attributes, tensor dimensions and the axes that the operator makes.
 
-    ("const", v)   ("attr", module, path)   ("dim", value, d)   (operator, left, right)   (rounding, inner)
+    ("const", v)   ("attr", module, path)   ("dim", value, d)   (operator, left, right)   (rounding or function, inner)
 
 What the model's Python decides by a size is heard too (``Heard``): a comparison that a cut turns round, or a size that
 becomes a bare number, is something that a cut may change and that no equation shows.
@@ -34,6 +34,7 @@ OPERATORS: dict[str, Callable] = {
     "min": min,
 }
 ROUNDINGS: dict[str, Callable] = {"ceil": math.ceil, "floor": math.floor, "trunc": math.trunc, "round": round}
+FUNCTIONS: dict[str, Callable] = {name: getattr(math, name) for name in ("log", "log1p", "log2", "log10", "exp")}
 COMPARISONS: dict[str, Callable] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
@@ -205,8 +206,8 @@ def evaluate(expr: Expr, leaf: Callable[[Expr], int | float]) -> int | float:
         return expr[1]
     if kind in ("attr", "dim"):
         return leaf(expr)
-    if kind in ROUNDINGS:
-        return ROUNDINGS[kind](evaluate(expr[1], leaf))
+    if kind in ROUNDINGS or kind in FUNCTIONS:
+        return (ROUNDINGS.get(kind) or FUNCTIONS[kind])(evaluate(expr[1], leaf))
     return OPERATORS[kind](evaluate(expr[1], leaf), evaluate(expr[2], leaf))
 
 
@@ -235,6 +236,6 @@ def describe(expr: Expr) -> str:
         return ".".join([*([expr[1]] if expr[1] else []), *map(str, expr[2])])
     if kind == "dim":
         return f"size {expr[2]} of value {expr[1]}"
-    if kind in ROUNDINGS:
+    if kind in ROUNDINGS or kind in FUNCTIONS:
         return f"{kind}({describe(expr[1])})"
     return f"({describe(expr[1])} {kind} {describe(expr[2])})"

@@ -20,7 +20,7 @@ from .feasible import Monomials
 from .groups import Partition
 from .inference import Axes, Equation
 from .polynomial import Poly
-from .sizes import OPERATORS, ROUNDINGS, Expr, describe, leaves
+from .sizes import FUNCTIONS, OPERATORS, ROUNDINGS, Expr, describe, leaves
 from .units import Why
 
 
@@ -109,7 +109,7 @@ def _side(axes: Axes, found: Partition, expr: Expr | np.ndarray, training: bool)
         return Poly.symbol(expr)
     if kind == "dim":
         return found.count(axes.values[training][expr[1]][expr[2]])
-    if kind in ROUNDINGS:
+    if kind in ROUNDINGS or kind in FUNCTIONS:
         inner = _side(axes, found, expr[1], training)
         return _whole(kind, inner) if inner is not None else None
     left, right = _side(axes, found, expr[1], training), _side(axes, found, expr[2], training)
@@ -119,9 +119,11 @@ def _side(axes: Axes, found: Partition, expr: Expr | np.ndarray, training: bool)
 
 
 def _whole(kind: str, inner: Poly) -> Poly | None:
-    """Return a rounded polynomial where rounding does nothing to it, or it is a number."""
+    """Return a polynomial rounded where rounding does nothing to it, or what a number gives."""
     if not inner.symbols():
-        return Poly.const(ROUNDINGS[kind](inner.value({})))
+        return Poly.const(Fraction((ROUNDINGS.get(kind) or FUNCTIONS[kind])(inner.value({}))))
+    if kind in FUNCTIONS:
+        return None
     return inner if all(c.denominator == 1 and all(p > 0 for _, p in m) for m, c in inner.terms.items()) else None
 
 
