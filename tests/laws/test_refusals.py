@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from math import log2
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import espalier as es
-from espalier.core import ProofError
+from espalier.core import ModelError, PlanError, ProofError, Surgery
 
 from .wrong_pairings import every_other
 
@@ -163,3 +164,68 @@ def test_a_bare_number_of_a_size_is_named_with_its_line() -> None:
     model = Small(lambda net, x: net.b(torch.cat([net.a(x), net.c(x)], -1) + math.tanh(net.a(x).shape[1] / 100)))
     with pytest.raises(ProofError, match=r"a size becomes a bare number at .*test_refusals\.py:\d+"):
         halved(model, torch.randn(2, 8))
+
+
+class Locked(Small):
+    def __init__(self) -> None:
+        super().__init__(lowered)
+        self.part = nn.Linear(2, 2)
+        self.part.lock = threading.Lock()  # type: ignore[assignment]
+
+
+def test_what_cannot_be_copied_is_named() -> None:
+    with pytest.raises(ModelError, match=r"Locked cannot be copied.*its 'part.lock' is a lock\."):
+        es.trace(Locked(), torch.randn(2, 8))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(math.nan, "'a.weight': weights are NaN or infinite"), (1e30, "'a.weight' holds weights as large as 1e.30")],
+)
+def test_weights_without_a_score_are_named(value: float, words: str) -> None:
+    model = Small(sliced).eval()
+    graph = es.trace(model, torch.randn(2, 8))
+    nn.init.constant_(model.a.weight, value)
+    with pytest.raises(ModelError, match=words):
+        es.criteria.magnitude(model, graph)
+
+
+def test_an_empty_batch_says_so_and_no_list_is_empty() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    graph = es.trace(model, torch.randn(0, 8))
+    with pytest.raises(ProofError, match=r"an example that is not empty.*no group alone: none is cut"):
+        es.cut(model, graph, es.Plan({}))
+
+
+@pytest.mark.parametrize("options", [{"limit": ["a"]}, {"limit": {3: 0.5}}, {"keep": [3]}, {"keep": 3}, {"only": 3}])
+def test_patterns_of_another_kind_are_one_clear_error(options: dict[str, Any]) -> None:
+    model = Small(sliced).eval()
+    graph = es.trace(model, torch.randn(2, 8))
+    with pytest.raises(PlanError, match=f"{next(iter(options))}=.*give a "):
+        es.plan(graph, es.criteria.magnitude(model, graph), es.Budget(macs=0.5), **options)
+
+
+SLICE = {"op": "slice", "tensor": "a.weight", "dim": 0, "keep": [0, 2], "size": 6}
+SET = {"op": "set", "module": "a", "path": ["out_features"], "value": 2}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {**SLICE, "keep": "02"},
+        {**SLICE, "keep": [0.0, 2]},
+        {**SLICE, "dim": False},
+        {**SLICE, "size": 10**400},
+        {**SLICE, "tensor": None},
+        {**SET, "value": 10**400},
+        {**SET, "value": math.nan},
+        {**SET, "value": {"a": 1}},
+        {**SET, "path": "out_features"},
+        {**SET, "path": [["out_features"]]},
+        {**SET, "module": 3},
+    ],
+)
+def test_a_surgery_is_read_from_what_it_writes_alone(foreign: dict[str, Any]) -> None:
+    assert Surgery.from_data([SLICE, SET]).to_data() == [SLICE, SET]
+    with pytest.raises(TypeError):
+        Surgery.from_data([foreign])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +87,7 @@ class Surgery:
 
     @classmethod
     def from_data(cls, data: list[dict[str, Any]]) -> Surgery:
-        """Read what ``to_data`` wrote; JSON lists become tuples.
+        """Read what ``to_data`` wrote, and nothing that it would not write; JSON lists become tuples.
 
         Raises:
             KeyError, TypeError, ValueError: the data is foreign.
@@ -94,14 +95,46 @@ class Surgery:
         slices, attributes = {}, {}
         for item in data:
             if item["op"] == "slice":
-                keep = tuple(int(i) for i in item["keep"])
-                one = Slice(str(item["tensor"]), int(item["dim"]), keep, int(item["size"]))
+                keep = tuple(_count(i) for i in _list(item["keep"]))
+                one = Slice(_text(item["tensor"]), _count(item["dim"]), keep, _count(item["size"]))
                 slices[one.tensor, one.dim] = one
             elif item["op"] == "set":
-                value = tuple(item["value"]) if isinstance(item["value"], list) else item["value"]
-                path = tuple(p if isinstance(p, int) else str(p) for p in item["path"])
-                one = SetAttribute(str(item["module"]), path, value)
+                path = tuple(p if isinstance(p, str) else _count(p) for p in _list(item["path"]))
+                one = SetAttribute(_text(item["module"]), path, _value(item["value"]))
                 attributes[one.module, one.path] = one
             else:
                 raise ValueError(f"unknown operation {item['op']!r}")
         return cls(slices, attributes)
+
+
+_LARGEST = 2**63 - 1  # sizes are int64 everywhere below Python
+
+
+def _list(item: Any) -> list[Any]:
+    if not isinstance(item, list):
+        raise TypeError(f"{item!r} is no list")
+    return item
+
+
+def _text(item: Any) -> str:
+    if not isinstance(item, str):
+        raise TypeError(f"{item!r} is no text")
+    return item
+
+
+def _count(item: Any) -> int:
+    """A position, a dimension or a size; negative ones are looked at where the tensor is known."""
+    if type(item) is not int or abs(item) > _LARGEST:
+        raise TypeError("a position or size is no whole number of 64 bits")
+    return item
+
+
+def _value(item: Any) -> Any:
+    """What an attribute may be set to: a number, a bool, or a list of these."""
+    if isinstance(item, list | tuple):
+        return tuple(_value(one) for one in item)
+    if isinstance(item, bool) or (isinstance(item, float) and math.isfinite(item)):
+        return item
+    if type(item) is not int:
+        raise TypeError(f"{item!r} is no number, bool or list of these")
+    return _count(item)

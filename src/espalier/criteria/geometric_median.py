@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .pooling import normalised
-from .slices import Scores, elements, slices, slot_parameters
+from .slices import Scores, elements, finite, slices, slot_parameters
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -43,7 +43,7 @@ def geometric_median(model: nn.Module, graph: Graph, *, normalise: str = "mean")
             scores[name] = normalised(sums, normalise, elements([slot for slot, _ in matrices], tensors))
         else:
             scores[name] = torch.ones(group.size)
-    return scores
+    return finite(scores, graph, tensors)
 
 
 def _distance_sums(matrices: Iterable[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core import UnknownNameError
 from .pooling import Measured, normalised, reduced
-from .slices import Scores, elements, fold, slot_parameters
+from .slices import Scores, elements, finite, fold, slot_parameters
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -42,7 +42,7 @@ def magnitude(
 
     Raises:
         UnknownNameError: an unknown norm, reduction or normaliser.
-        ModelError: the model is not the one that was traced.
+        ModelError: the model is not the one that was traced, or its weights are not finite.
     """
     tensors = slot_parameters(model, graph)
     measured = magnitudes(graph, tensors, norm)
@@ -50,7 +50,7 @@ def magnitude(
     for name, group in graph.groups.items():
         size = elements([slot for slot, _ in measured[name]], tensors)
         scores[name] = normalised(reduced(measured[name], group, reduce), normalise, size)
-    return scores
+    return finite(scores, graph, tensors)
 
 
 def magnitudes(graph: Graph, tensors: dict[str, Tensor], norm: float) -> dict[str, Measured]:

@@ -52,6 +52,26 @@ def slot_parameters(model: nn.Module, graph: Graph) -> dict[str, Tensor]:
     return found
 
 
+def finite(scores: Scores, graph: Graph, tensors: Mapping[str, Tensor]) -> Scores:
+    """Return scores that hold no NaN.
+
+    Raises:
+        ModelError: one does; names the weights that are not finite, or too large for a sum in their precision.
+    """
+    for name, own in scores.items():
+        if bool(own.isnan().any()):
+            weights = [slot.tensor for slot in graph.groups[name].slots if slot.tensor in tensors]
+            spoiled = [one for one in dict.fromkeys(weights) if not bool(tensors[one].isfinite().all())]
+            if spoiled:
+                raise ModelError(f"{', '.join(map(repr, spoiled[:3]))}: weights are NaN or infinite and have no score")
+            largest = max(weights, key=lambda one: float(tensors[one].abs().max()))
+            size = float(tensors[largest].abs().max())
+            raise ModelError(
+                f"{largest!r} holds weights as large as {size:.0e}, whose score overflows: scale them down"
+            )
+    return scores
+
+
 def slices(tensors: Mapping[str, Tensor], group: Group) -> Iterator[tuple[Slot, Tensor]]:
     """Yield ``(slot, matrix)`` for every slot of ``group`` that is in ``tensors`` (see ``slot_parameters``).
 

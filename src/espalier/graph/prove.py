@@ -43,7 +43,7 @@ def prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
         return _prove(model, graph, plan)
     except ProofError as error:
         guilty = _guilty(model, graph, plan)
-        names = ", ".join(guilty) if guilty else "no group alone: " + ", ".join(list(plan.keep)[:4])
+        names = ", ".join(guilty) if guilty else "no group alone: " + (", ".join(list(plan.keep)[:4]) or "none is cut")
         advice = "es.freeze(graph, groups, reason) keeps groups whole"
         if "masked" not in str(error):  # the model's own Python stands in the way; the record has none
             advice += "; es.to_graph_module(model, graph, plan) gives the plan's result as a program of operators"

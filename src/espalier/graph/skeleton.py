@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ..core import ModelError, cause
 from .sizes import Size
-from .tensors import empty_hooks
+from .tensors import empty_hooks, named_tensors
 
 
 def map_tensors(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
@@ -44,7 +45,11 @@ class _CopyTensors(TorchFunctionMode):
 
 
 def skeleton(model: nn.Module, device: str | None) -> nn.Module:
-    """Copy a model: on ``device`` without its data, or (None) with shared parameter data and cloned buffers."""
+    """Copy a model: on ``device`` without its data, or (None) with shared parameter data and cloned buffers.
+
+    Raises:
+        ModelError: something in it cannot be copied.
+    """
     memo = empty_hooks(model)
     for p in model.parameters():
         data = torch.empty_like(p, device=device) if device else p.detach()
@@ -52,7 +57,29 @@ def skeleton(model: nn.Module, device: str | None) -> nn.Module:
     for b in model.buffers():
         memo[id(b)] = b.detach().to(device) if device else b.detach().clone()
     with _CopyTensors(device), torch.no_grad():
-        return copy.deepcopy(model, memo)
+        try:
+            return copy.deepcopy(model, memo)
+        except Exception as error:
+            raise _cannot_copy(model, error) from error
+
+
+def _cannot_copy(model: nn.Module, error: Exception) -> ModelError:
+    """Return the error of a model that cannot be copied, with the attribute that stands in the way."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            try:
+                if not name.startswith("_"):
+                    copy.deepcopy(value, {id(one): one for one in (*model.modules(), *named_tensors(model).values())})
+            except Exception:
+                where = ".".join(filter(None, (path, name)))
+                return ModelError(
+                    f"{type(model).__name__} cannot be copied, and tracing and cutting work on copies: its {where!r} "
+                    f"is a {type(value).__name__}. Leave it out of the module, or give its class a __deepcopy__. The "
+                    f"cause: {cause(error)}"
+                )
+    return ModelError(
+        f"{type(model).__name__} cannot be copied, and tracing and cutting work on copies: {cause(error)}"
+    )
 
 
 def public_sizes(model: nn.Module) -> Iterator[tuple[dict, str, str, tuple]]:

@@ -49,11 +49,15 @@ def wishes(
 
     Raises:
         UnknownNameError: a pattern matches nothing.
-        PlanError: a limit is no ratio, or a pattern list is a bare string.
+        PlanError: a limit is no ratio, or patterns are not what holds names.
     """
     for name, given in (("keep", keep), ("only", only)):
         if isinstance(given, str):
             raise PlanError(f"{name}={given!r} is a string; give a list of patterns: {name}=[{given!r}]")
+        if given is not None and not (isinstance(given, Collection) and all(isinstance(one, str) for one in given)):
+            raise PlanError(f"{name}={given!r}: give a list of patterns, such as {name}=['layer3.*']")
+    if limit is not None and not (isinstance(limit, Mapping) and all(isinstance(one, str) for one in limit)):
+        raise PlanError(f"limit={limit!r}: give a ratio a pattern, such as limit={{'layer3.*': 0.5}}")
     held = {group for groups in matched(graph, keep).values() for group in groups}
     if only is not None:
         chosen = {group for groups in matched(graph, only, owned=True).values() for group in groups}
