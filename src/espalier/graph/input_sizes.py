@@ -203,7 +203,9 @@ class InputSizes:
         if not any(held) or not moving or any(map(self._repeats, reshape.old)):
             return False
         own = self._shapes(reshape, {})
-        known = self._axes.given.issuperset(moving)  # a product of sizes, say height times width, is more than one
+        known = self._axes.given.issuperset(moving)  # else one may be a product of others, say height times width
+        if not known and (const(-1) in reshape.numbers or not moving.keys() <= {id(dim) for dim in reshape.old}):
+            return False
         sizes = [len(dim) for dim, has in zip(reshape.old, held, strict=True) if has and known]
         others = (self._shapes(reshape, trial) for trial in _trials(moving, sizes))
         worth = [other for other in others if other[1] and (splits(*other, held) or splits(*own, held))]
