@@ -178,7 +178,7 @@ class Scaled(nn.Module):
 
 
 SCALES = {
-    "math.log": lambda _, q: 1 / math.log(q.shape[-1]),
+    "math.atan": lambda _, q: 1 / math.atan(q.shape[-1]),
     "float of numpy": lambda _, q: float(1 / np.float64(q.shape[-1])),
     "tensor of an attribute": lambda net, _: torch.tensor(net.width).rsqrt(),
     "tensor of a size": lambda _, q: torch.tensor(q.shape[-1]).rsqrt(),
