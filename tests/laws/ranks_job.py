@@ -132,7 +132,8 @@ def work(rank: int, folder: Path) -> None:
         everyone = torch.ones(1)
         distributed.all_reduce(everyone)  # no rank is a collective behind
         said["everyone"] = everyone.item()
-    (folder / f"{rank}.json").write_text(json.dumps(said))
+        (folder / f"{rank}.json").write_text(json.dumps(said))
+        os._exit(0)  # gloo, as it goes, sometimes ends a process by std::terminate: what is tested is over by then
 
 
 if __name__ == "__main__":
