@@ -51,13 +51,7 @@ def wishes(
         UnknownNameError: a pattern matches nothing.
         PlanError: a limit is no ratio, or patterns are not what holds names.
     """
-    for name, given in (("keep", keep), ("only", only)):
-        if isinstance(given, str):
-            raise PlanError(f"{name}={given!r} is a string; give a list of patterns: {name}=[{given!r}]")
-        if given is not None and not (isinstance(given, Collection) and all(isinstance(one, str) for one in given)):
-            raise PlanError(f"{name}={given!r}: give a list of patterns, such as {name}=['layer3.*']")
-    if limit is not None and not (isinstance(limit, Mapping) and all(isinstance(one, str) for one in limit)):
-        raise PlanError(f"limit={limit!r}: give a ratio a pattern, such as limit={{'layer3.*': 0.5}}")
+    _check_patterns(keep, limit, only)
     held = {group for groups in matched(graph, keep).values() for group in groups}
     if only is not None:
         chosen = {group for groups in matched(graph, only, owned=True).values() for group in groups}
@@ -69,6 +63,16 @@ def wishes(
             raise PlanError(f"limit {pattern!r}: {ratio!r} is not a ratio in [0, 1] of the units that may be pruned")
         limits.update((group, min(float(ratio), limits.get(group, 1.0))) for group in groups)
     return Wishes(frozenset(held), limits)
+
+
+def _check_patterns(keep: Collection[str], limit: Mapping[str, float] | None, only: Collection[str] | None) -> None:
+    for name, given in (("keep", keep), ("only", only)):
+        if isinstance(given, str):
+            raise PlanError(f"{name}={given!r} is a string; give a list of patterns: {name}=[{given!r}]")
+        if given is not None and not (isinstance(given, Collection) and all(isinstance(one, str) for one in given)):
+            raise PlanError(f"{name}={given!r}: give a list of patterns, such as {name}=['layer3.*']")
+    if limit is not None and not (isinstance(limit, Mapping) and all(isinstance(one, str) for one in limit)):
+        raise PlanError(f"limit={limit!r}: give a ratio a pattern, such as limit={{'layer3.*': 0.5}}")
 
 
 def bounds(graph: Graph, wish: Wishes, floor: Floor) -> Bounds:
