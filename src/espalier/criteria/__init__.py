@@ -28,20 +28,30 @@ CRITERIA: dict[str, Criterion] = {
 DATA_DRIVEN = frozenset({"taylor"})  # these also need ``batches`` and ``loss``
 
 
+REVERSED = "reversed:"  # begins the names of anti-heuristics: "reversed:magnitude" cuts what magnitude keeps
+
+
 def named(name: str) -> Criterion:
-    """Return the criterion called ``name``.
+    """Return the criterion called ``name``, or ``reverse`` of it where the name begins with "reversed:".
 
     Raises:
         UnknownNameError: no criterion has that name.
     """
-    if name not in CRITERIA:
+    plain = name.removeprefix(REVERSED)
+    if plain not in CRITERIA:
         raise UnknownNameError("criterion", name, CRITERIA)
-    return CRITERIA[name]
+    return CRITERIA[name] if plain == name else reverse(CRITERIA[plain])
+
+
+def reads_data(name: str) -> bool:
+    """Say whether the criterion called ``name``, or the one that it reverses, needs ``batches`` and ``loss``."""
+    return name.removeprefix(REVERSED) in DATA_DRIVEN
 
 
 __all__ = [
     "CRITERIA",
     "DATA_DRIVEN",
+    "REVERSED",
     "Criterion",
     "Reversed",
     "Scores",
@@ -51,6 +61,7 @@ __all__ = [
     "magnitude",
     "named",
     "random",
+    "reads_data",
     "reverse",
     "slices",
     "taylor",

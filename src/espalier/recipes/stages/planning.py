@@ -39,9 +39,9 @@ class Target:
 def scores(step: Prune, work: Work, state: State, graph: Graph) -> criteria.Scores:
     """Score every unit by the step's criterion; training batches in the order of the state's epoch."""
     criterion = criteria.named(step.criterion)
-    if step.criterion in criteria.DATA_DRIVEN:
+    if criteria.reads_data(step.criterion):
         return _from_batches(step, work, state, graph)
-    if step.criterion == "random":
+    if step.criterion.removeprefix(criteria.REVERSED) == "random":
         return criterion(state.model, graph, seed=work.recipe.seed)
     return criterion(state.model, graph)
 

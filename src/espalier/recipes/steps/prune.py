@@ -17,11 +17,12 @@ BUDGETS = ("macs", "params", "activations", "size_bytes", "size_ratio", "latency
 
 
 def known_criterion(name: str) -> str:
-    """Return the name of a criterion, if it is one."""
+    """Return the name of a criterion, if it is one; "reversed:" and the name of one is that one turned upside down."""
     from ... import criteria  # torch is imported for those who name a criterion, not for `--help`
 
-    if name not in criteria.CRITERIA:
-        near = difflib.get_close_matches(name, criteria.CRITERIA, n=1, cutoff=0.4)
+    plain = name.removeprefix(criteria.REVERSED)
+    if plain not in criteria.CRITERIA:
+        near = difflib.get_close_matches(plain, criteria.CRITERIA, n=1, cutoff=0.4)
         guess = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(criteria.CRITERIA))}"
         raise ValueError(f"unknown criterion {name!r}; {guess}")
     return name
