@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ..engines import leave
+
 COMMANDS = {
     "demo": "train, compress, save and measure a small network on real handwritten digits",
     "compress": "make a network smaller, fine-tune it and report: espalier compress MODEL --data SOURCE --macs 0.5",
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
         code = 1
-    sys.exit(code)
+    leave(code)
 
 
 def _answer(given: list[str]) -> int:

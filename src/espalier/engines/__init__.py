@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from typing import TYPE_CHECKING, Literal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from ..core import EspalierError
 
@@ -28,6 +31,22 @@ def leads() -> bool:
 def restarted() -> bool:
     """Say whether torchrun started this group anew after one of its processes had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code, one of a group without the last part of Python's own end.
+
+    Threads of gloo that are still letting go of a tensor when the interpreter is taken down end the process by
+    ``std::terminate``, after its work is done and with an exit code that torchrun takes for a failure. So a process
+    that torchrun started does what is registered for the end, writes out what it has printed, and is gone.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        sys.exit(code)
+    atexit._run_exitfuncs()  # os._exit would leave out what is registered
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def current(name: Name = "auto") -> Engine:
@@ -61,4 +80,4 @@ def current(name: Name = "auto") -> Engine:
     return Ddp(group)
 
 
-__all__ = ["EngineError", "Name", "current", "leads", "restarted"]
+__all__ = ["EngineError", "Name", "current", "leads", "leave", "restarted"]

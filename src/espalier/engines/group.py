@@ -6,6 +6,7 @@ Numbers travel as tensors, words as JSON (``graph.ranks``); nothing is pickled.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -61,6 +62,7 @@ def joined() -> Place | None:
 def _leave() -> None:
     """End the group while Python still stands: left to the process's end, its threads may be torn down under it."""
     if distributed.is_initialized():
+        gc.collect()  # wrappers and errors in cycles hold the group, whose threads go only with its last owner
         distributed.destroy_process_group()
 
 
