@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,8 +26,8 @@ KILL_AT = 40  # checkpoints written before it
 pytestmark = pytest.mark.slow
 
 
-def torchrun(folder: Path, *words: str, restarts: int = 0) -> None:
-    """Run the job in two processes that talk over gloo."""
+def torchrun(folder: Path, *words: str, restarts: int = 0, job: ModuleType = job) -> None:
+    """Run a job in two processes that talk over gloo."""
     folder.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     source = Path(es.__file__).parents[1]
@@ -39,7 +40,7 @@ def torchrun(folder: Path, *words: str, restarts: int = 0) -> None:
     if sys.platform == "linux":
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     done = subprocess.run(
-        [*command, f"--max-restarts={restarts}", job.__file__, str(folder), *words],
+        [*command, f"--max-restarts={restarts}", "--module", job.__name__, str(folder), *words],
         env=environment,
         timeout=PATIENCE_SECONDS,
         capture_output=True,

@@ -33,7 +33,7 @@ _Trust = Annotated[
 ]
 
 _BUDGET = (*LIMITS, "backend", "threads")
-_CHOICE = ("criterion", "strategy", "keep", "round_to", "rounds", "score_batches", "recover")
+_CHOICE = ("method", "options", "criterion", "strategy", "keep", "round_to", "rounds", "score_batches", "recover")
 _REST = tuple(name for name in Settings.model_fields if name not in _BUDGET + _CHOICE)
 
 if TYPE_CHECKING:
@@ -195,6 +195,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "compress": (
         "espalier compress timm:resnet18 --data imagefolder:PATH --pretrained --macs 0.5",
         "espalier compress espalier:cifar_resnet20 --weights FILE --data parquet:PATH --max-drop 1.0",
+        "espalier compress espalier:cifar_resnet20 --weights FILE --data cifar10:PATH --macs 0.5 --method group_fisher",
         "espalier compress net.py:build --data imagefolder:PATH --latency-ms 12 --backend onnxruntime --size-mb 3",
     ),
     "run": ("espalier run recipe.toml", "espalier run recipe.toml --data cifar10:PATH --seed 1"),

@@ -81,6 +81,7 @@ class CostModel:
     polys: int
     products: np.ndarray
     macs: np.ndarray
+    outputs: np.ndarray
     params: np.ndarray
     untouched: int
     storages: np.ndarray
@@ -90,10 +91,7 @@ class CostModel:
 
     def cost(self, counts: Sequence[int]) -> Cost:
         """Return the cost when each group keeps ``counts`` units."""
-        sizes = np.append(np.asarray(counts, np.float64), 1.0)
-        terms = self.coefficients * sizes[self.symbols].prod(axis=1)
-        values = np.append(np.bincount(self.owners, terms, self.polys), 1.0)
-        products = values[self.products].prod(axis=1)
+        products = self._values(counts)
         live = np.zeros(self.steps + 2)
         np.add.at(live, self.born, products[self.storages])
         np.add.at(live, self.dead + 1, -products[self.storages])
@@ -104,6 +102,17 @@ class CostModel:
             activations=round(peak / self.batch),
         )
 
+    def output_elements(self, counts: Sequence[int]) -> int:
+        """Return how many elements all convolutions and products put out when each group keeps ``counts`` units."""
+        return round(self._values(counts)[self.outputs].sum() / self.batch)
+
+    def _values(self, counts: Sequence[int]) -> np.ndarray:
+        """Return the value of every product in the table."""
+        sizes = np.append(np.asarray(counts, np.float64), 1.0)
+        terms = self.coefficients * sizes[self.symbols].prod(axis=1)
+        values = np.append(np.bincount(self.owners, terms, self.polys), 1.0)
+        return values[self.products].prod(axis=1)
+
 
 def compile_cost(
     record: Record, values: list[Dims], found: Partition, leaves: Mapping[str, Dims], untouched: int
@@ -111,6 +120,7 @@ def compile_cost(
     """Compile the costs of one record; ``leaves`` are the touched parameters, ``untouched`` the others' elements."""
     table = _Products(found)
     macs = [table.add(dims) for op in record.ops for dims in _macs(op, values)]
+    outputs = [table.add(values[op.outs[0]]) for op in record.ops if op.outs[0] is not None and _macs(op, values)]
     params = [table.add(dims) for dims in leaves.values()]
     storages, born, dead = _liveness(record, values, table)
     first = record.shapes[record.inputs[0]] if record.inputs else ()
@@ -123,6 +133,7 @@ def compile_cost(
         polys=table.count,
         products=_padded(table.products, table.count),
         macs=np.array(macs, np.int64),
+        outputs=np.array(outputs, np.int64),
         params=np.array(params, np.int64),
         untouched=untouched,
         storages=np.array(storages, np.int64),

@@ -117,6 +117,14 @@ class Graph(Traced):
         counts = counts or {}
         return self._cost_model.cost([counts.get(name, size) for name, size in self.sizes.items()])
 
+    def output_elements(self, counts: Mapping[str, int] | None = None) -> int:
+        """Return the elements that convolutions and matrix products put out at batch 1, as ``cost`` counts them.
+
+        This is what papers on activations and memory count: not a peak, and not what norms and activations keep.
+        """
+        counts = counts or {}
+        return self._cost_model.output_elements([counts.get(name, size) for name, size in self.sizes.items()])
+
     def plan_cost(self, plan: Plan) -> Cost:
         """Return the cost of a plan."""
         return self.cost({name: len(units) for name, units in plan.keep.items()})

@@ -65,6 +65,11 @@ class Tap:
             raise ModelError(f"group {self.group!r} cannot be tapped: {self.missed} reads it, and hides how")
         return list(self._readings)
 
+    @property
+    def ready(self) -> bool:
+        """Whether a backward pass has left gradients since the last forward."""
+        return bool(self._gradients)
+
     def gradients(self) -> Tensor:
         """Return dL/dgate of each sample, (samples, units), after backward of a loss that sums over samples.
 

@@ -16,16 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Generator, Tensor, nn
 
-from ..core import Plan
+from ..core import EspalierError, Plan
 
 if TYPE_CHECKING:
     from ..graph import Graph
 
-Stored = Mapping[str, Tensor | int | float | str | bool | list | dict | None]  # tensors, and what JSON can hold
+
+class MethodError(EspalierError):
+    """A method that is not known, or cannot be as it is asked for; the message lists every mistake."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +37,36 @@ class Snapshot:
     held: Any
 
 
+# what a checkpoint can hold: tensors, snapshots, and what JSON can hold
+Stored = Mapping[str, Tensor | Snapshot | int | float | str | bool | list | dict | None]
+
+
 @dataclass(frozen=True, eq=False)
 class Restore:
     """Go back to a snapshot."""
 
     snapshot: Snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What the result is to be, and what the recipe says of how units are chosen.
+
+    Attributes:
+        limits: ``{measure: what the result may cost}``, absolute; empty where only ``max_drop`` limits.
+        max_drop: points of the metric on validation that may be lost; None where nothing is said.
+        fits: ``fits(graph, counts)`` says whether a network that keeps ``counts`` units is within all limits.
+        fewest: ``fewest(graph)`` is ``{group: units that it keeps at least}``; its size where it stays whole.
+        scores: ``scores(model, graph)`` are those of the recipe's criterion.
+        plan: ``plan(graph, scores)`` is the plan within the limits that keeps the best units.
+    """
+
+    limits: Mapping[str, int | float]
+    max_drop: float | None
+    fits: Callable[[Graph, Mapping[str, int]], bool]
+    fewest: Callable[[Graph], Mapping[str, int]]
+    scores: Callable[[nn.Module, Graph], Mapping[str, Tensor]]
+    plan: Callable[[Graph, Mapping[str, Tensor]], Plan]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +83,9 @@ class Context:
         steps: of the optimizer, in the stretch of training that the method is started for.
         sum_ranks: ``sum_ranks(tensor)`` is its sum over all ranks; the tensor itself where there is one.
         generator: seeded; all that is random in a method comes from it, and every rank has the same.
+        hold: ``hold(True)`` leaves the network's weights as they are at every step until ``hold(False)``.
+        note: ``note(text)`` tells the user something, once.
+        goal: what the result is to be; None where the loop was given none.
     """
 
     evaluate: Callable[[nn.Module], float]
@@ -66,10 +96,29 @@ class Context:
     steps: int
     sum_ranks: Callable[[Tensor], Tensor]
     generator: Generator
+    hold: Callable[[bool], None]
+    note: Callable[[str], None]
+    goal: Goal | None = None
+
+    @property
+    def aim(self) -> Goal:
+        """The goal.
+
+        Raises:
+            MethodError: there is none.
+        """
+        if self.goal is None:
+            raise MethodError("this method works towards a budget or a limit of its step, and was given neither")
+        return self.goal
 
 
 class Method(Protocol):
-    """One paper's algorithm. Hyperparameters are fields; all that changes is in the state that ``start`` returns."""
+    """One paper's algorithm. Hyperparameters are fields; all that changes is in the state that ``start`` returns.
+
+    ``TAKES`` names what of a step's choices it heeds, beside budgets, patterns and floors; the others are refused.
+    """
+
+    TAKES: ClassVar[frozenset[str]]
 
     def start(self, model: nn.Module, graph: Graph, context: Context) -> Any:
         """Return the state for a stretch of training."""

@@ -10,28 +10,38 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..core import Plan
-from ..graph import Graph, trace
+from ..core import Plan, ProofError
+from ..graph import Graph, freeze, trace
 from ..methods import Context, Restore, Snapshot
 from . import chance
+from .keeping import packed, tensor_text, text_tensor, unpacked
 from .learner import Learner
 from .optimizers import TrainingError
 
 if TYPE_CHECKING:
     from .lesson import Lesson
 
-_PREFIX = "method/"
-_JSON = "method-json"
+_TENSORS, _SNAPSHOTS = "method/", "method-snapshot/"
+_JSON, _OWN, _GENERATOR = "method-json", "method-companion", "method-generator"
 
 
 class Companion:
-    """The method of a stretch of training, or nothing: then every call costs nothing."""
+    """The method of a stretch of training, or nothing: then every call costs nothing.
+
+    Attributes:
+        holding: whether the method wants the network's weights left as they are.
+        cuts: made so far.
+        notes: what the method told the user.
+    """
 
     def __init__(self, lesson: Lesson, learner: Learner, train: Callable[[int], None]) -> None:
         self.lesson, self.learner, self.train = lesson, learner, train
         self.method = lesson.method
         self.state: Any = None
-        self.running = False
+        self.running = self.holding = False
+        self.cuts = 0
+        self.notes: list[str] = []
+        self.whole: dict[str, str] = {}  # groups whose cut did not prove itself, and why
         self.generator = torch.Generator().manual_seed(chance.derived(lesson.seed, "method"))
 
     def start(self, extra: dict[str, Tensor]) -> None:
@@ -43,14 +53,15 @@ class Companion:
                 f"{type(self.method).__name__} watches whole weights while they are trained, and FSDP keeps shards of "
                 "them: use engine = 'ddp'"
             )
+        if _OWN in extra:
+            own = json.loads(tensor_text(extra[_OWN]))
+            self.cuts, self.whole, self.notes = own["cuts"], own["whole"], own["notes"]
         self.graph = self._traced()
         self.state = self.method.start(self.learner.model, self.graph, self._context())
         self.running = True
         if _JSON in extra:
-            stored = {k.removeprefix(_PREFIX): v for k, v in extra.items() if k.startswith(_PREFIX)}
-            plain = json.loads(bytes(extra[_JSON].tolist()).decode())
-            self.generator.set_state(extra["method-generator"])
-            self.method.resume(self.state, {**plain, **stored})
+            self.generator.set_state(extra[_GENERATOR])
+            self.method.resume(self.state, self._stored(extra))
 
     def penalty(self, batch: tuple[Any, Any], outputs: Any) -> Tensor | float:
         """Return what the method adds to the loss."""
@@ -74,7 +85,7 @@ class Companion:
     def stop(self) -> None:
         """End the method, and cut what it leaves to be cut."""
         if self.method is not None and self.running:
-            self.running = False
+            self.running = self.holding = False
             plan = self.method.stop(self.state)
             if plan is not None:
                 self._cut(plan)
@@ -89,18 +100,60 @@ class Companion:
         """Return what a checkpoint must keep of the method, as tensors."""
         if self.method is None:
             return {}
-        stored = self.method.stored(self.state)
-        plain = json.dumps({k: v for k, v in stored.items() if not isinstance(v, Tensor)})
-        tensors = {_PREFIX + k: v for k, v in stored.items() if isinstance(v, Tensor)}
-        text = torch.tensor(list(plain.encode()), dtype=torch.uint8)
-        return {**tensors, _JSON: text, "method-generator": self.generator.get_state()}
+        kept: dict[str, Tensor] = {}
+        plain: dict[str, Any] = {}
+        for name, value in self.method.stored(self.state).items():
+            if isinstance(value, Snapshot):
+                kept |= {f"{_SNAPSHOTS}{name}/{key}": content for key, content in packed(value.held).items()}
+            elif isinstance(value, Tensor):
+                kept[_TENSORS + name] = value
+            else:
+                plain[name] = value
+        own = {"cuts": self.cuts, "whole": self.whole, "notes": self.notes}
+        texts = {_JSON: text_tensor(json.dumps(plain)), _OWN: text_tensor(json.dumps(own))}
+        return {**kept, **texts, _GENERATOR: self.generator.get_state()}
+
+    def _stored(self, extra: dict[str, Tensor]) -> dict[str, Any]:
+        """Return what the method stored, as it gave it."""
+        stored: dict[str, Any] = json.loads(tensor_text(extra[_JSON]))
+        snapshots: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in extra.items():
+            if key.startswith(_SNAPSHOTS):
+                name, _, part = key.removeprefix(_SNAPSHOTS).partition("/")
+                snapshots.setdefault(name, {})[part] = tensor
+            elif key.startswith(_TENSORS):
+                stored[key.removeprefix(_TENSORS)] = tensor
+        if snapshots and self.lesson.original is None:
+            raise TrainingError("a snapshot is rebuilt from the original architecture, which the lesson does not have")
+        for name, tensors in snapshots.items():
+            assert self.lesson.original is not None
+            stored[name] = Snapshot(unpacked(tensors, self.lesson.original, self.lesson.training, self.lesson.engine))
+        return stored
 
     def _traced(self) -> Graph:
-        return trace(self.learner.model, self.lesson.task.example().to(self.lesson.engine.device))
+        graph = trace(self.learner.model, self.lesson.task.example().to(self.lesson.engine.device))
+        for name, reason in self.whole.items():
+            graph = freeze(graph, [name], reason) if name in graph.groups else graph
+        return graph
 
     def _cut(self, plan: Plan) -> None:
-        plan = Plan.from_json(self.lesson.engine.agreed(plan.to_json()))
-        self.learner.cut(self.graph, plan, channels_last=self.lesson.training.channels_last)
+        """Cut; groups whose cut does not prove itself stay whole, now and later."""
+        while plan.keep:
+            plan = Plan.from_json(self.lesson.engine.agreed(plan.to_json()))
+            try:
+                self.learner.cut(self.graph, plan, channels_last=self.lesson.training.channels_last)
+            except ProofError as error:
+                if not plan.keep.keys() & set(error.groups):
+                    raise
+                reason = f"its cut did not prove itself: {str(error).splitlines()[0]}"
+                self.whole |= dict.fromkeys(error.groups, reason)
+                self.notes += [f"group {name} stays whole: {reason}" for name in error.groups]
+                rest = {name: units for name, units in plan.keep.items() if name not in error.groups}
+                plan = Plan(rest, plan.fingerprint, plan.notes)
+            else:
+                self.cuts += 1
+                self.notes += plan.notes
+                return
 
     def _context(self) -> Context:
         task, engine = self.lesson.task, self.lesson.engine
@@ -116,6 +169,9 @@ class Companion:
             finally:
                 task.train.epoch = epoch
 
+        def hold(still: bool) -> None:
+            self.holding = still
+
         return Context(
             evaluate=evaluate,
             train=self.train,
@@ -125,4 +181,7 @@ class Companion:
             steps=self.lesson.training.epochs * -(-len(task.train) // self.lesson.training.accumulate_steps),
             sum_ranks=engine.sum,
             generator=self.generator,
+            hold=hold,
+            note=lambda text: self.notes.append(text),
+            goal=self.lesson.goal,
         )

@@ -14,7 +14,7 @@ from ..core.run import Epoch
 from ..engines.engine import Alone, Engine
 
 if TYPE_CHECKING:
-    from ..methods import Method
+    from ..methods import Goal, Method
     from ..tasks import Task
     from .steps import Training
 
@@ -49,6 +49,8 @@ class Lesson:
         first_epoch: number of its first epoch in the run; it decides the order of the data.
         objective: what to minimise in place of the task's loss.
         method: called in the loop.
+        goal: what the method is to come to.
+        original: the architecture that a method's snapshots are rebuilt from when a run goes on.
         engine: where the network works.
     """
 
@@ -59,12 +61,17 @@ class Lesson:
     first_epoch: int = 0
     objective: Objective | None = None
     method: Method | None = None
+    goal: Goal | None = None
+    original: nn.Module | None = None
     engine: Engine = field(default_factory=lambda: Alone(torch.device("cpu")))
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a stretch has come: whole epochs, batches of the next one, their loss, the record and notes so far."""
+    """How far a stretch has come: whole epochs, batches of the next one, their loss, the record and notes so far.
+
+    ``cuts`` counts those that a method made, once the stretch is over.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -72,6 +79,7 @@ class Position:
     seconds: float = 0.0
     history: tuple[Epoch, ...] = ()
     notes: tuple[str, ...] = ()
+    cuts: int = 0
 
     def to_data(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""

@@ -74,7 +74,8 @@ def train(
         stretch.companion.stop()
         stretch.note()
     learner.model.eval()
-    return replace(position, notes=tuple(dict.fromkeys((*position.notes, *stretch.notes))))
+    notes = tuple(dict.fromkeys((*position.notes, *stretch.notes)))
+    return replace(position, notes=notes, cuts=stretch.companion.cuts)
 
 
 class _Stretch:
@@ -105,7 +106,8 @@ class _Stretch:
 
     def note(self) -> None:
         """Keep what a user should know of the loss, and of the network where a method has cut it."""
-        self.notes += (*self.loss.notes, *getattr(self.learner.model, "espalier_notes", ()))
+        own = getattr(self.learner.model, "espalier_notes", ())
+        self.notes += (*self.loss.notes, *own, *self.companion.notes)
 
     def resume(self, extra: dict[str, Tensor]) -> None:
         if extra:
@@ -176,7 +178,8 @@ class _Stretch:
                 group["lr"] = lr
             if self.training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), self.training.clip_norm)
-            optimizer.step()
+            if not self.companion.holding:
+                optimizer.step()
             optimizer.zero_grad()
             self.adapters.step(lr)
             if self.learner.average is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
@@ -11,7 +12,7 @@ from .files import mistakes
 from .recipe import Recipe
 from .steps import AnyStep, Distill, Finetune, Measure, Prune, Train, Training
 from .steps.base import Backend, Record
-from .steps.prune import in_range, known_criterion
+from .steps.prune import in_range, known_criterion, known_method
 from .steps.recover import Recovery
 
 LIMITS = ("macs", "params", "activations", "latency_ms", "size_mb", "max_drop")  # settings, of which one must be given
@@ -46,6 +47,11 @@ class Settings(Record):
     """of that backend"""
     round_to: int | None = Field(default=None, ge=1)
     """keep a multiple of this many units in each group"""
+    method: str | None = None
+    """a paper's algorithm that decides while the network is trained, for round_epochs: group_fisher;
+    without one, units are scored and cut in rounds"""
+    options: tuple[str, ...] = ()
+    """NAME=VALUE, a hyperparameter of the method"""
     criterion: str = "taylor"
     """how units are scored: taylor (needs one backward pass a batch), magnitude, bn_scale,
     geometric_median, lamp or random"""
@@ -67,7 +73,7 @@ class Settings(Record):
     """highest learning rate of that training"""
     round_epochs: int | None = Field(default=None, ge=0)
     """epochs of fine-tuning after each cut, where there are several (1 when not given) or max_drop searches (4: too few
-    end the search early)"""
+    end the search early); epochs in which a method works (4)"""
     epochs: int = Field(default=10, ge=0)
     """epochs of fine-tuning after the last cut"""
     batch_size: int = Field(default=64, ge=2)
@@ -91,6 +97,7 @@ class Settings(Record):
 
     _criterion = field_validator("criterion")(known_criterion)
     _amounts = field_validator("macs", "params", "activations")(in_range)
+    _method = field_validator("method")(known_method)
 
     def recipe(self) -> Recipe:
         """Return the recipe: train if asked, prune, distill or fine-tune.
@@ -120,11 +127,37 @@ class Settings(Record):
         data = {name: getattr(self, name) for name in same}
         if self.size_mb is not None:
             data["size_bytes"] = int(self.size_mb * 1e6)
-        epochs = (1 if self.max_drop is None else 4) if self.round_epochs is None else self.round_epochs
-        if epochs and (self.rounds > 1 or self.max_drop is not None):
+        if self.method is not None or self.options:
+            data |= {"method": self.method, "options": hyperparameters(self.options)}
+        if self.method is not None and "recover" not in self.model_fields_set:
+            del data["recover"]  # a method's cuts are mended by the training that it works in
+        several = self.max_drop is not None or self.method is not None
+        epochs = (4 if several else 1) if self.round_epochs is None else self.round_epochs
+        if epochs and (self.rounds > 1 or several):
             data |= {"finetune": Training.model_validate(self._training(epochs, self.lr)), "distill": self.distill}
         return Prune.model_validate(data)
 
     def _training(self, epochs: int, lr: float) -> dict[str, object]:
         same = ("optimizer", "label_smoothing", "precision", "channels_last")
         return {"epochs": epochs, "lr": lr, **{name: getattr(self, name) for name in same}}
+
+
+def hyperparameters(given: tuple[str, ...]) -> dict[str, object]:
+    """Return ``NAME=VALUE`` texts as a dictionary; a value is JSON, or else the text itself.
+
+    >>> hyperparameters(("every_steps=10", "normalise=macs"))
+    {'every_steps': 10, 'normalise': 'macs'}
+
+    Raises:
+        SettingsError: a text is no pair.
+    """
+    found: dict[str, object] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise SettingsError(f"options: {text!r} should be NAME=VALUE, such as every_steps=10")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value
+    return found

@@ -21,7 +21,7 @@ from .lesson import START, Lesson, Objective, Position
 from .loop import train
 
 if TYPE_CHECKING:
-    from ..methods import Method
+    from ..methods import Goal, Method
     from ..tasks import Task
     from .recipe import Recipe
     from .steps import Training
@@ -93,18 +93,27 @@ class Work:
         stage: str,
         *,
         objective: Objective | None = None,
-        method: Method | None = None,
+        method: tuple[Method, Goal] | None = None,
     ) -> tuple[Handle, float]:
         """Train a copy of a state, with checkpoints; return what it came to, and its metric on validation."""
-        before = self.journal.run.history
+        before, whole = self.journal.run.history, handle
         handle, found = self.checkpoints.change(
-            key, lambda: _learned(self, key, handle, training, stage, (objective, method))
+            key, lambda: _learned(self, key, whole, training, stage, (objective, method))
         )
         history = tuple(Epoch(**epoch) for epoch in found["history"])
         self.journal.update(history=(*before, *history))
         for note in found["notes"]:
             self.journal.note(note)
+        if found.get("cuts"):
+            self.proved(found["proof"], found["cuts"])
         return handle, history[-1].accuracy or 0.0
+
+    def proved(self, kind: str, cuts: int = 1) -> None:
+        """Add cuts to the run's words about its proofs."""
+        before, _, _ = self.journal.run.proof.partition(" ")
+        count = cuts + (int(before) if before.isdigit() else 0)
+        words = f"{count} {'cut' if count == 1 else 'cuts'} proved in {kind}: cut equals masked"
+        self.journal.update(proof=words)
 
 
 def _learned(
@@ -113,12 +122,13 @@ def _learned(
     handle: Handle,
     training: Training,
     stage: str,
-    how: tuple[Objective | None, Method | None],
+    how: tuple[Objective | None, tuple[Method, Goal] | None],
 ) -> tuple[Any, dict[str, Any]]:
     partial = work.checkpoints.partial(key)
     own = handle.open().copied() if partial is None else partial.state
     base = own.epochs
     learner, engine = Learner.of_own(own, training), work.engine
+    method, goal = how[1] or (None, None)
     lesson = Lesson(
         task=work.part,
         training=training,
@@ -126,7 +136,9 @@ def _learned(
         seed=work.checkpoints.seed_of(key),
         first_epoch=base,
         objective=how[0],
-        method=how[1],
+        method=method,
+        goal=goal,
+        original=work.original,
         engine=engine,
     )
     position, extra = (START, {}) if partial is None else (Position.from_data(partial.notes), dict(partial.extra))
@@ -135,7 +147,9 @@ def _learned(
     scribe = _Scribe(work, key, learner, base)
     position = train(learner, lesson, position=position, extra=extra, checkpoint=scribe)
     learner.gathered(engine)
-    found = {"history": [asdict(epoch) for epoch in position.history], "notes": list(position.notes)}
+    found: dict[str, Any] = {"history": [asdict(epoch) for epoch in position.history], "notes": list(position.notes)}
+    if position.cuts:
+        found |= {"cuts": position.cuts, "proof": str(learner.model.espalier_proof)}
     return learner.result(base + training.epochs), found
 
 

@@ -24,9 +24,12 @@ from .planning import Target, plan_of, scores
 
 def do(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
     """Cut until the budget or the accuracy limit is met."""
+    from .method import by_method
     from .search import search
 
     work.pruned = True
+    if step.method is not None:
+        return by_method(step, name, work, handle)
     if step.max_drop is not None:
         return search(step, name, work, handle)
     return _scheduled(step, name, work, handle)
@@ -123,7 +126,7 @@ def cut_once(step: Prune, key: str, work: Work, handle: Handle, target: Target) 
         raise BudgetError(found["refused"])
     for note in found["notes"]:
         work.journal.note(note)
-    work.journal.update(proof=_proof(work, found["proof"]))
+    work.proved(found["proof"])
     return handle, Cost(**found["cost"])
 
 
@@ -153,10 +156,3 @@ def _cut(step: Prune, work: Work, state: State, target: Target) -> tuple[State, 
     cost = Costs.of(graph, target.budget, target.tables).of_plan(plan)
     after = State(small, optimizer, state.then(plan), state.epochs)
     return after, {"cost": vars(cost), "notes": [*plan.notes, *notes], "proof": proof}
-
-
-def _proof(work: Work, kind: str) -> str:
-    """Return the run's words about its proofs with one more."""
-    before, _, _ = work.journal.run.proof.partition(" ")
-    count = int(before) + 1 if before.isdigit() else 1
-    return f"{count} {'cut' if count == 1 else 'cuts'} proved in {kind}: cut equals masked"

@@ -41,6 +41,38 @@ def in_range(value: int | float | None, info: ValidationInfo) -> int | float | N
     return value
 
 
+# What a step with a method leaves to it: fields that are refused unless the method's TAKES names them.
+_WITHOUT_METHOD = ("max_drop", "criterion", "score_batches", "strategy", "round_to", "schedule", "rounds", "recover")
+_WITHOUT_METHOD += ("recover_batches", "step_ratio", "max_rounds", "latency_ms", "latency_ratio")
+
+
+def known_method(name: str | None) -> str | None:
+    """Return the name of a method, if it is one."""
+    from ...methods import registry  # torch is imported for those who name a method, not for `--help`
+
+    if name is not None and name not in registry.names():
+        near = difflib.get_close_matches(name, registry.names(), n=1, cutoff=0.4)
+        guess = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(registry.names())}"
+        raise ValueError(f"unknown method {name!r}; {guess}")
+    return name
+
+
+def known_options(options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    """Return a method's hyperparameters, if it takes them."""
+    from ...methods import MethodError, registry
+
+    name = info.data.get("method")
+    if name is None:
+        if options and "method" in info.data:
+            raise ValueError("these are a method's, and no method is given")
+        return options
+    try:
+        registry.made(name, options)
+    except MethodError as error:
+        raise ValueError(str(error)) from error
+    return options
+
+
 class Prune(Step):
     """Score, cut a little, recover, and again, until the budget or the accuracy limit is met.
 
@@ -51,9 +83,15 @@ class Prune(Step):
     With a budget alone the rounds go there on a schedule. With ``max_drop`` alone the smallest network inside it is
     searched for: each round cuts MACs by ``step_ratio``; a round that loses too much is undone, and the next goes
     half as far. With both, whichever comes first ends the search.
+
+    With a ``method`` there are no rounds: it works, and cuts, while the network is trained as ``finetune`` says.
     """
 
     kind: Literal["prune"] = "prune"
+    method: str | None = None
+    """a paper's algorithm that decides during training, such as group_fisher; then ``finetune`` is that training"""
+    options: dict[str, Any] = {}
+    """{hyperparameter: value} of the method, where it is not to be its default"""
     macs: int | float | None = None
     """multiply-accumulates the result may cost: a ratio such as 0.5, or an absolute whole number"""
     params: int | float | None = None
@@ -112,12 +150,31 @@ class Prune(Step):
 
     _criterion = field_validator("criterion")(known_criterion)
     _amounts = field_validator("macs", "params", "activations")(in_range)
+    _method = field_validator("method")(known_method)
+    _options = field_validator("options")(known_options)
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:
         if not self.budget() and self.max_drop is None:
             raise ValueError(f"an empty budget: give at least one of {', '.join(BUDGETS)} or max_drop")
+        if self.method is not None:
+            self._leaves_to_method(self.method)
         return self
+
+    def _leaves_to_method(self, name: str) -> None:
+        """See that nothing is asked that the method does not heed."""
+        from ...methods import registry
+
+        takes: frozenset[str] = registry.kind(name).TAKES
+        defaults = {field: Prune.model_fields[field].default for field in _WITHOUT_METHOD if field not in takes}
+        asked = [field for field, default in defaults.items() if getattr(self, field) != default]
+        wrong = [f"{name} does not heed {', '.join(asked)}: leave out what it decides itself"] if asked else []
+        if not self.budget() and "max_drop" not in takes:
+            wrong.append(f"{name} works towards a budget: give one of {', '.join(BUDGETS[:-2])}")
+        if self.finetune is None or not self.finetune.epochs:
+            wrong.append(f"{name} works while the network is trained: give finetune with at least one epoch")
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
     def budget(self) -> dict[str, Any]:
         """Return ``{measure: limit}`` of those that are given."""

@@ -1,0 +1,1 @@
+"""Methods that remove units while the network is trained. One paper, one file; none imports another."""
