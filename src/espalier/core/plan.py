@@ -85,8 +85,8 @@ def _numbers(name: object, units: object) -> tuple[int, ...]:
     if isinstance(units, Iterable) and not isinstance(units, str):
         with suppress(TypeError):  # a unit that is no number: the error below says so
             given = tuple(units)
-            if not any(isinstance(unit, bool) for unit in given):
-                return tuple(operator.index(unit) for unit in given)
+            if bool not in map(type, given):
+                return tuple(map(operator.index, given))
     shown = repr(units) if len(repr(units)) < 40 else type(units).__name__
     raise KindError(
         f"group {name!r} of a plan takes the numbers of the units to keep, such as (0, 2, 5), not {shown}: "

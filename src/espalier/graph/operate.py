@@ -11,14 +11,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core import CutError, SetAttribute, Slice, Surgery
+from .copying import deep_copy
 from .skeleton import is_config
-from .tensors import empty_hooks, named_tensors
+from .tensors import named_tensors
 
 
 def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.Module:
@@ -76,10 +78,15 @@ def slice_tensor(tensor: Tensor, slices: Mapping[int, Slice]) -> Tensor:
     """Return the kept part of ``tensor``, ``slices`` by dimension; memory format and dtype stay."""
     result = tensor.detach()
     for dim, one in sorted(slices.items(), key=lambda item: len(item[1].keep) / max(item[1].size, 1)):
-        result = result.index_select(dim, torch.tensor(one.keep, dtype=torch.long, device=tensor.device))
+        result = result.index_select(dim, _index(one.keep, tensor.device))
     if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
         result = result.contiguous(memory_format=torch.channels_last)
     return result
+
+
+@lru_cache(maxsize=64)  # the dimensions of one group share their positions
+def _index(keep: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(keep, dtype=torch.long, device=device)
 
 
 def _check_slice(one: Slice, shape: tuple[int, ...]) -> None:
@@ -139,7 +146,7 @@ def _own_configs(model: nn.Module) -> None:
 
 def _copy(model: nn.Module, sliced: Mapping[int, Tensor]) -> nn.Module:
     """Deep-copy ``model`` with the sliced tensors in place of the old ones."""
-    memo: dict[int, Any] = {**empty_hooks(model), **sliced}
+    memo: dict[int, Any] = dict(sliced)
     for tensor in _loose_tensors(model):
         # deepcopy refuses a tensor that autograd computed (a cache, weight norm's weight): keep its value only
         if not tensor.is_leaf and id(tensor) not in memo:
@@ -148,7 +155,7 @@ def _copy(model: nn.Module, sliced: Mapping[int, Tensor]) -> nn.Module:
     if previous is not None:
         memo[id(previous)] = previous  # frozen data; thousands of indices need no copy
     try:
-        return copy.deepcopy(model, memo)
+        return deep_copy(model, memo)
     except (TypeError, RuntimeError, NotImplementedError) as error:
         raise CutError(f"{type(model).__name__} cannot be deep-copied: {error}") from error
 

@@ -12,8 +12,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..core import ModelError, cause
+from .copying import deep_copy
 from .sizes import Size
-from .tensors import empty_hooks, named_tensors
+from .tensors import named_tensors
 
 
 def map_tensors(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
@@ -50,7 +51,7 @@ def skeleton(model: nn.Module, device: str | None) -> nn.Module:
     Raises:
         ModelError: something in it cannot be copied.
     """
-    memo = empty_hooks(model)
+    memo: dict[int, Any] = {}
     for p in model.parameters():
         data = torch.empty_like(p, device=device) if device else p.detach()
         memo[id(p)] = nn.Parameter(data, requires_grad=p.requires_grad)
@@ -58,7 +59,7 @@ def skeleton(model: nn.Module, device: str | None) -> nn.Module:
         memo[id(b)] = b.detach().to(device) if device else b.detach().clone()
     with _CopyTensors(device), torch.no_grad():
         try:
-            return copy.deepcopy(model, memo)
+            return deep_copy(model, memo)
         except Exception as error:
             raise _cannot_copy(model, error) from error
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -46,25 +44,17 @@ def aliases(model: nn.Module) -> dict[str, str]:
 
 def every_name(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield ``(name, tensor)`` for all names, tied ones several times: parameters, then buffers, then attributes."""
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        for name, value in vars(module).items():
+    parts = model.named_modules(remove_duplicate=False)
+    modules = [(f"{path}." if path else "", vars(module)) for path, module in parts]
+    for kind in ("_parameters", "_buffers"):
+        for prefix, own in modules:
+            for name, tensor in own[kind].items():
+                if tensor is not None:
+                    yield prefix + name, tensor
+    for prefix, own in modules:
+        for name, value in own.items():
             if isinstance(value, Tensor):
-                yield (f"{prefix}.{name}" if prefix else name), value
-
-
-def empty_hooks(model: nn.Module) -> dict[int, Any]:
-    """Return a deepcopy memo in which every module's empty hook dictionaries are already copied.
-
-    A module has a dozen of them; deepcopy would take each apart, which is most of its time on deep models.
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if type(value) in (OrderedDict, dict, set) and not value:
-                memo[id(value)] = type(value)()
-    return memo
+                yield prefix + name, value
 
 
 @contextmanager
