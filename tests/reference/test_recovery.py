@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from espalier import cut, trace
 from espalier.core import ModelError, Plan
+from espalier.graph.regressions import KINDS
 from espalier.recovery import Fit, least_squares, reestimate_batch_norm, rescale_statistics
-from espalier.recovery.kinds import KINDS
 from espalier.recovery.normal_equations import Moments, choose
 
 EXACT = Fit(ridges=(1e-13,), positions=10**6)

@@ -6,15 +6,28 @@ higher is worth more. It scores every parameter slot of a group, by role and nev
 
 from __future__ import annotations
 
+import inspect
+
 from ..core import UnknownNameError
 from .bn_scale import bn_scale
+from .fisher import fisher, group_fisher
 from .geometric_median import geometric_median
+from .grasp import grasp
+from .karnin import karnin
 from .lamp import lamp
 from .magnitude import magnitude
+from .obd import obd
+from .obs import obs
 from .random import random
 from .reverse import Reversed, reverse
+from .sensitivity_variance import sensitivity_variance
+from .skeletonization import skeletonization
 from .slices import Criterion, Scores, slices
+from .snip import snip
+from .synflow import synflow
 from .taylor import taylor
+from .taylor_gate import taylor_gate
+from .taylor_second import taylor_second
 
 CRITERIA: dict[str, Criterion] = {
     "magnitude": magnitude,
@@ -22,10 +35,25 @@ CRITERIA: dict[str, Criterion] = {
     "geometric_median": geometric_median,
     "lamp": lamp,
     "random": random,
+    "synflow": synflow,
+    # gradients of weights
     "taylor": taylor,
+    "taylor_second": taylor_second,
+    "snip": snip,
+    "grasp": grasp,
+    "obd": obd,
+    "karnin": karnin,
+    # gradients of gates, sample by sample
+    "taylor_gate": taylor_gate,
+    "fisher": fisher,
+    "group_fisher": group_fisher,
+    "obs": obs,
+    "skeletonization": skeletonization,
+    "sensitivity_variance": sensitivity_variance,
 }
 
-DATA_DRIVEN = frozenset({"taylor"})  # these also need ``batches`` and ``loss``
+# these also need ``batches`` and take ``loss``
+DATA_DRIVEN = frozenset(name for name, one in CRITERIA.items() if "batches" in inspect.signature(one).parameters)
 
 
 REVERSED = "reversed:"  # begins the names of anti-heuristics: "reversed:magnitude" cuts what magnitude keeps
@@ -55,14 +83,8 @@ __all__ = [
     "Criterion",
     "Reversed",
     "Scores",
-    "bn_scale",
-    "geometric_median",
-    "lamp",
-    "magnitude",
     "named",
-    "random",
     "reads_data",
     "reverse",
     "slices",
-    "taylor",
 ]

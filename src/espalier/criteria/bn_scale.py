@@ -10,7 +10,7 @@ from torch import nn
 from ..core import ModelError, Role
 from .magnitude import magnitudes
 from .pooling import Measured, normalised, reduced
-from .slices import Scores, fold, slot_parameters
+from .slices import Scores, finite, fold, slot_parameters
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -51,7 +51,7 @@ def bn_scale(model: nn.Module, graph: Graph, *, reduce: str = "mean", normalise:
         else:
             length = reduced(bare[name], group, "sum").sqrt()
             scores[name] = normalised(normalised(length, "mean", 1) * typical, normalise, 1)
-    return scores
+    return finite(scores, graph, tensors)
 
 
 def _averaged(measured: Measured, tensors: dict) -> Measured:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import UnknownNameError
-from .pooling import Measured, normalised, reduced
-from .slices import Scores, elements, finite, fold, slot_parameters
+from .pooling import Measured, pooled
+from .slices import Scores, fold, slot_parameters
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -45,12 +45,7 @@ def magnitude(
         ModelError: the model is not the one that was traced, or its weights are not finite.
     """
     tensors = slot_parameters(model, graph)
-    measured = magnitudes(graph, tensors, norm)
-    scores = {}
-    for name, group in graph.groups.items():
-        size = elements([slot for slot, _ in measured[name]], tensors)
-        scores[name] = normalised(reduced(measured[name], group, reduce), normalise, size)
-    return finite(scores, graph, tensors)
+    return pooled(graph, tensors, magnitudes(graph, tensors, norm), reduce=reduce, normalise=normalise)
 
 
 def magnitudes(graph: Graph, tensors: dict[str, Tensor], norm: float) -> dict[str, Measured]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..core import Group, Role, Slot, UnknownNameError
+from .slices import Scores, elements, finite
+
+if TYPE_CHECKING:
+    from ..graph import Graph
 
 Measured = list[tuple[Slot, Tensor]]
 
@@ -67,3 +72,19 @@ def normalised(scores: Tensor, normalise: str, size: int) -> Tensor:
     if normalise not in NORMALISERS:
         raise UnknownNameError("normaliser", normalise, NORMALISERS)
     return NORMALISERS[normalise](scores, size)
+
+
+def pooled(
+    graph: Graph, tensors: Mapping[str, Tensor], measured: Mapping[str, Measured], *, reduce: str, normalise: str
+) -> Scores:
+    """Return scores of the measured groups: numbers a slot, reduced over slots, normalised over units.
+
+    Raises:
+        UnknownNameError: an unknown reduction or normaliser.
+        ModelError: scores that are not finite.
+    """
+    scores = {}
+    for name, pairs in measured.items():
+        size = elements([slot for slot, _ in pairs], tensors)
+        scores[name] = normalised(reduced(pairs, graph.groups[name], reduce), normalise, size)
+    return finite(scores, graph, tensors)

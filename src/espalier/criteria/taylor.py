@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ..core import ModelError, UnknownNameError
-from ..graph import ranks
-from ..graph.running import evaluating, forget, on_device
-from .pooling import normalised, reduced
-from .slices import Scores, elements, fold, slot_parameters, widened
+from ..core import UnknownNameError
+from .passes import Batches, Loss, gradients, times
+from .pooling import pooled
+from .slices import Scores, slot_parameters
+from .slot_means import slot_means
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -25,15 +23,14 @@ _FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "element": torch.abs,
     "square": torch.square,
 }
-_STOPPED = "nothing was scored on any rank"
 
 
 def taylor(
     model: nn.Module,
     graph: Graph,
     *,
-    batches: Iterable[tuple[Any, Any]],
-    loss: Callable[[Any, Any], Tensor],
+    batches: Batches,
+    loss: Loss,
     form: str = "unit",
     reduce: str = "sum",
     normalise: str = "none",
@@ -44,7 +41,7 @@ def taylor(
         t[u, s]  = | sum_j P_s[u, j] |                   form "unit":    the whole slice goes to zero
                    sum_j | P_s[u, j] |                   form "element": no cancellation inside a slice
                    sum_j   P_s[u, j] ^ 2                 form "square":  the paper's squared form
-        score[u] = normalise over u ( reduce over slots s ( mean over batches ( t[u, s] ) ) )
+        score[u] = normalise over u ( reduce over slots s ( mean over batches ( t[u, s] ) ) )    weighed by samples
 
     The model runs in eval mode and comes back as it was: mode, gradients, ``requires_grad``, buffers. In a group of
     processes every rank calls this with its part of each batch, and gradients are averaged over ranks before anything
@@ -68,75 +65,9 @@ def taylor(
     """
     if form not in _FORMS:
         raise UnknownNameError("form", form, _FORMS)
-    tensors = slot_parameters(model, graph)
-    sums: dict[str, list] = {}
-    count = 0
-    with _scoring(model, list(tensors)) as parameters:
-        for inputs, targets in batches:
-            value = ranks.together(partial(_loss, model, loss, inputs, targets), otherwise=_STOPPED)
-            products = _products(parameters, value)
-            measured = fold(graph, products, _FORMS[form])
-            for name, pairs in measured.items():
-                before = sums.get(name) or [(slot, 0.0) for slot, _ in pairs]
-                sums[name] = [(slot, old + new.abs()) for (_, old), (slot, new) in zip(before, pairs, strict=True)]
-            count += 1
-    if not count:
-        raise ModelError("taylor: batches is empty; give at least one (inputs, targets) pair")
-    scores = {}
-    for name, group in graph.groups.items():
-        means = [(slot, total / count) for slot, total in sums[name]]
-        size = elements([slot for slot, _ in means], tensors)
-        scores[name] = normalised(reduced(means, group, reduce), normalise, size)
-    return scores
+    means = slot_means(model, graph, batches, loss, measure=_weight_times_gradient, each=_FORMS[form], total=torch.abs)
+    return pooled(graph, slot_parameters(model, graph), means, reduce=reduce, normalise=normalise)
 
 
-def _loss(model: nn.Module, loss: Callable[[Any, Any], Tensor], inputs: Any, targets: Any) -> Tensor:
-    """Return the scalar loss of one batch."""
-    inputs, targets = on_device(inputs, model), on_device(targets, model)
-    if isinstance(inputs, dict):
-        outputs = model(**inputs)
-    else:
-        outputs = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-    value = loss(outputs, targets)
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        raise ModelError("taylor: the loss must return a scalar tensor; reduce it over the batch, by its mean or sum")
-    if not value.requires_grad:
-        raise ModelError("taylor: the loss does not depend on the model's parameters")
-    if not torch.isfinite(value):
-        raise ModelError(f"taylor: the loss is {value.item()}; scores from it would mean nothing")
-    return value.squeeze()
-
-
-def _products(parameters: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
-    """Return weight times gradient for every parameter; zero where the loss does not depend on it."""
-    gradients = ranks.mean(torch.autograd.grad(value, list(parameters.values()), allow_unused=True))
-    return {
-        name: torch.zeros_like(weight.detach()) if gradient is None else widened(weight.detach()) * widened(gradient)
-        for (name, weight), gradient in zip(parameters.items(), gradients, strict=True)
-    }
-
-
-@contextmanager
-def _scoring(model: nn.Module, names: list[str]) -> Iterator[Mapping[str, Tensor]]:
-    """Yield the named parameters, differentiable, with the model in eval mode; put everything back after."""
-    given = dict(model.named_parameters(remove_duplicate=False))
-    parameters = {name: given[name] for name in names if given[name].is_floating_point()}
-    required = {name: p.requires_grad for name, p in parameters.items()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    # cuDNN's recurrent kernels refuse a backward pass in eval mode
-    kernels = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled and not recurrent)
-    with evaluating(model):
-        try:
-            for p in parameters.values():
-                p.requires_grad_(True)
-            with torch.enable_grad(), kernels:
-                yield parameters
-        finally:
-            forget(model)  # modules that cache what they compute in eval mode drop it here
-            for name, p in parameters.items():
-                p.requires_grad_(required[name])
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    if not torch.equal(buffer, before):
-                        buffer.copy_(before)
+def _weight_times_gradient(value: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return times(parameters, gradients(value, parameters))

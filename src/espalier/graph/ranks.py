@@ -106,6 +106,11 @@ def mean(tensors: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
 
     Every rank gives as many, of the same shapes; what is None on one is None on all.
     """
+    return [one if one is None or not are_many() else one / world() for one in total(tensors)]
+
+
+def total(tensors: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """Return the sums of tensors over all ranks, as ``mean`` does."""
     found = list(tensors)
     if not are_many():
         return found
@@ -117,10 +122,14 @@ def mean(tensors: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
         own = [tensor for place in places if (tensor := found[place]) is not None]
         flat = torch.cat([tensor.flatten() for tensor in own])
         distributed.all_reduce(flat)
-        flat /= distributed.get_world_size()
         for place, tensor, one in zip(places, own, flat.split([t.numel() for t in own]), strict=True):
             found[place] = one.view(tensor.shape)
     return found
+
+
+def world() -> int:
+    """Return how many processes work together; 1 without a group."""
+    return distributed.get_world_size() if are_many() else 1
 
 
 def _words(error: Exception) -> str:

@@ -33,6 +33,28 @@ _READERS |= {f"conv{n}d": (0, 1, 1) for n in (1, 2, 3)} | {f"conv_transpose{n}d"
 _TURNS = {"t", "T", "mT", "transpose", "swapaxes"}
 
 
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A call that reads a group.
+
+    Attributes:
+        name: of the function: "linear", "conv2d", "matmul", ...
+        args, kwargs: what it is given.
+        x: the activation among them, and ``dim`` its dimension of channels.
+        positions: where the group's units sit there, (units, k).
+    """
+
+    name: str
+    args: tuple
+    kwargs: dict[str, Any]
+    x: Tensor
+    dim: int
+    positions: Tensor
+
+
+Watcher = Callable[[str, Reader], None]
+
+
 def average(x: Tensor) -> Tensor:
     """Return the mean over a unit's positions: (samples, units, rest) to (samples, units)."""
     return x.mean(2)
@@ -78,12 +100,21 @@ class Tap:
         Raises:
             ModelError: no backward pass was made, or the readers' rows do not belong to the same samples.
         """
-        if not self.readings or not self._gradients:
+        found = self.gradients_by_reader()
+        if not self.readings or not found:
             raise ModelError(f"group {self.group!r} has no gradients: run backward, inside taps(..., gradients=True)")
-        samples = min(len(one) for one in self._gradients)
-        if any(len(one) % samples for one in self._gradients):
+        samples = min(len(one) for one in found)
+        if any(len(one) % samples for one in found):
             raise ModelError(f"group {self.group!r}: its readers see different numbers of samples")
-        return torch.stack([one.reshape(samples, -1, self.units).sum(1) for one in self._gradients]).sum(0)
+        return torch.stack([one.reshape(samples, -1, self.units).sum(1) for one in found]).sum(0)
+
+    def gradients_by_reader(self) -> list[Tensor]:
+        """Return the parts of dL/dgate: (rows, units) of each reader that backward reached, the last one first.
+
+        Raises:
+            ModelError: not all readers were seen.
+        """
+        return list(self._gradients) if self.readings else []
 
     def clear(self) -> None:
         """Forget everything; each forward of the model begins with it."""
@@ -98,6 +129,7 @@ def taps(
     *,
     gradients: bool = False,
     read: Read = average,
+    watch: Watcher | None = None,
 ) -> Iterator[dict[str, Tap]]:
     """Yield ``{group: tap}`` that hold, after each forward inside the context, what the group's readers saw.
 
@@ -106,7 +138,9 @@ def taps(
         graph: from ``trace``.
         groups: names of groups; every group that can be tapped without it.
         gradients: also keep what gate gradients need, until backward.
-        read: makes of a detached activation (samples, units, rest) what is kept; (samples, units) by default.
+        read: makes of a detached activation (samples, units, rest) what is kept; (samples, units) by default;
+            it copies what is to outlast the forward.
+        watch: also called with each group's name and the call that reads it, before it runs.
 
     Raises:
         KindError: an argument is of another kind.
@@ -121,16 +155,17 @@ def taps(
     for name, tap in found.items():
         for place, positions in own[name].items():
             sites.setdefault(place, []).append((tap, positions))
-    watch = _Watch(tensors, sites, read, gradients)
+    mode = _Watch(tensors, sites, read, gradients)
+    mode.watch = watch
 
     def begin(*_: Any) -> None:
-        watch.derived.clear()
+        mode.derived.clear()
         for tap in found.values():
             tap.clear()
 
     handle = model.register_forward_pre_hook(begin)
     try:
-        with watch, resting_in_steps(watch):
+        with mode, resting_in_steps(mode):
             yield found
     finally:
         handle.remove()
@@ -150,6 +185,8 @@ def _sites(graph: Graph, group: str) -> dict[Place, Tensor]:
 
 class _Watch(Watching):
     """Sees the calls that read a watched weight, or what is computed from weights alone."""
+
+    watch: Watcher | None = None
 
     def __init__(
         self, tensors: dict[str, Tensor], sites: dict[Place, list[tuple[Tap, Tensor]]], read: Read, gradients: bool
@@ -200,6 +237,8 @@ class _Watch(Watching):
             x = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
         dim = x.dim() - 1 if not name.startswith("conv") else x.dim() - weight.dim() + 1
         for tap, positions in sites:
+            if self.watch is not None:
+                self.watch(tap.group, Reader(name, args, kwargs, x.detach(), dim, positions))
             self._keep(tap, x, dim, positions)
         if len(args) > spec[0]:
             return (*args[: spec[0]], x, *args[spec[0] + 1 :]), kwargs
@@ -231,12 +270,18 @@ class _Watch(Watching):
         rows = x if x.dim() > 1 and dim > 0 else x.unsqueeze(0)
         dim = dim if rows is x else dim + 1
 
+        flat = positions.flatten()
+        whole = len(flat) == rows.shape[dim] and bool((flat == torch.arange(len(flat))).all())
+
         def by_unit(tensor: Tensor) -> Tensor:
-            picked = tensor.detach().movedim(dim, 1).index_select(1, positions.flatten().to(tensor.device))
+            picked = tensor.detach().movedim(dim, 1)
+            picked = picked if whole else picked.index_select(1, flat.to(tensor.device))
             return picked.reshape(len(tensor), len(positions), -1)
 
         seen = by_unit(rows)
         tap._readings.append(self.read(seen))
+        if self.gradients and whole:
+            seen = seen.clone()  # the model may write into what it has read
         if self.gradients and x.requires_grad:
             shape = rows.shape
             x.register_hook(lambda g: tap._gradients.append((seen * by_unit(g.reshape(shape))).sum(2)))

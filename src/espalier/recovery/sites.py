@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..graph.record import rebuild, walk
+from ..graph.regressions import KINDS, Kind
 from ..graph.tensors import named_tensors
-from .kinds import KINDS, Kind
 from .walks import asks
 
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
