@@ -85,7 +85,8 @@ def shuffled(model: nn.Module, group: Group, order: list[int]) -> nn.Module:
     """Return a copy whose unit i is unit ``order[i]`` of ``model``, buffers included."""
     twin = copy.deepcopy(model)
     for slot in group.slots:
-        new, old = (m.state_dict()[slot.tensor].movedim(slot.dim, 0) for m in (twin, model))
+        new = twin.state_dict()[slot.tensor].movedim(slot.dim, 0)
+        old = new.clone()  # a square weight has the group on both its dimensions
         new[slot.positions.ravel()] = old[slot.positions[order].ravel()]
     return twin
 
