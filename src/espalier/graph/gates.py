@@ -10,7 +10,7 @@ changes (a skip branch is read by its own readers). At 1 nothing changes at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -67,6 +67,14 @@ def gates(model: nn.Module, graph: Graph, groups: Collection[str] | None = None)
     mode = _Gated(factors)
     with mode, resting_in_steps(mode):
         yield made
+
+
+def ungated() -> AbstractContextManager[Any]:
+    """Return a context, inside that of ``gates``, in which the model's tensors are themselves, and nothing is tapped.
+
+    What is computed of weights there is of the weights as they are; ``torch.autograd.grad`` by weights needs it.
+    """
+    return torch._C.DisableTorchFunction()
 
 
 def traced_tensors(model: nn.Module, graph: Graph) -> dict[str, Tensor]:

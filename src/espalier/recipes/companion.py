@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core import Plan, ProofError
 from ..graph import Graph, freeze, trace
+from ..graph.gates import ungated
 from ..methods import Context, Restore, Snapshot
 from . import chance
 from .keeping import packed, tensor_text, text_tensor, unpacked
@@ -62,6 +64,10 @@ class Companion:
         if _JSON in extra:
             self.generator.set_state(extra[_GENERATOR])
             self.method.resume(self.state, self._stored(extra))
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Return a context in which weights are themselves, whatever gates are open: to copy or keep them."""
+        return nullcontext() if self.method is None else ungated()
 
     def penalty(self, batch: tuple[Any, Any], outputs: Any) -> Tensor | float:
         """Return what the method adds to the loss."""
@@ -169,13 +175,17 @@ class Companion:
             finally:
                 task.train.epoch = epoch
 
+        def snapshot() -> Snapshot:
+            with self.aside():
+                return Snapshot(self.learner.copied())
+
         def hold(still: bool) -> None:
             self.holding = still
 
         return Context(
             evaluate=evaluate,
             train=self.train,
-            snapshot=lambda: Snapshot(self.learner.copied()),
+            snapshot=snapshot,
             batches=batches,
             loss=task.loss,
             steps=self.lesson.training.epochs * -(-len(task.train) // self.lesson.training.accumulate_steps),

@@ -183,7 +183,8 @@ class _Stretch:
             optimizer.zero_grad()
             self.adapters.step(lr)
             if self.learner.average is not None:
-                self.learner.average.update(model)
+                with self.companion.aside():
+                    self.learner.average.update(model)
             if self.companion.step():
                 self.learner.model.train()
                 self.attach()
@@ -245,7 +246,8 @@ class _Stretch:
             kept = (self.learner.extra(), self.companion.extra(), self.adapters.extra())
             return {**chance.by_rank(self.engine.each(own)), **kept[0], **kept[1], **kept[2]}
 
-        self.checkpoint(replace(position, loss=float(total)) if position.batch else position, extra)
+        with self.companion.aside():
+            self.checkpoint(replace(position, loss=float(total)) if position.batch else position, extra)
 
     def retrain(self, epochs: int) -> None:
         """Train the learner for a method that asks for it, on a schedule of its own and without the method."""
