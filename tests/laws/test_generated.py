@@ -19,6 +19,7 @@ import espalier as es
 from espalier.core.errors import CutError
 
 from ..patterns.masking import close, counted_plan, free_of_statistics, liven_, masked_outputs, outputs
+from ..patterns.other_sizes import differing
 from .networks import Spec, build, specs
 
 NIGHTLY = os.environ.get("ESPALIER_HYPOTHESIS") == "nightly"
@@ -69,6 +70,8 @@ def compare_with_zeros(spec: Spec, graph: es.graph.Graph, keep: dict[str, tuple[
     model, example = fresh(spec)
     small = es.cut(model, graph, es.Plan(keep, graph.fingerprint), prove=True)
     assert close(outputs(small, example), masked_outputs(model, graph.groups, keep, example)), f"differs under {keep}"
+    elsewhere = differing(lambda: fresh(spec)[0], small, graph.groups, keep, example)
+    assert not elsewhere, f"differs under {keep} at {elsewhere}"
 
 
 def trains(small: nn.Module, example: torch.Tensor) -> None:

@@ -17,6 +17,9 @@ import espalier as es
 
 from ..patterns import BY_NAME, PATTERNS, Pattern
 from ..patterns.masking import build, call, close, counted_plan, free_of_statistics, masked_outputs, outputs
+from ..patterns.other_sizes import differing
+
+AT_ITS_EXAMPLE_ALONE = {"hidden_attribute": "at other sizes its dense network reads channels as examples"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:.*weight_norm. is deprecated")
 
@@ -80,6 +83,16 @@ def test_equals_zeros_in_the_dense_network(case: Case) -> None:
         small = es.cut(build(case.pattern)[0], graph, es.Plan(keep, graph.fingerprint), prove=False)
         masked = masked_outputs(build(case.pattern)[0], graph.groups, keep, case.example)
         assert close(outputs(small, case.example), masked), f"differs from zeros under {keep}"
+
+
+def test_equals_zeros_at_other_sizes_of_the_input(case: Case) -> None:
+    case.need_groups()
+    if case.pattern.unmaskable or case.pattern.name in AT_ITS_EXAMPLE_ALONE:
+        pytest.skip(case.pattern.unmaskable or AT_ITS_EXAMPLE_ALONE[case.pattern.name])
+    chosen = list(case.graph.groups) if case.pattern.zero_ok else free_of_statistics(case.graph)
+    keep = counted_plan(case.graph, chosen, seed=0)
+    small = es.cut(build(case.pattern)[0], case.graph, es.Plan(keep, case.graph.fingerprint), prove=False)
+    assert not differing(lambda: build(case.pattern)[0], small, case.graph.groups, keep, case.example)
 
 
 def test_replays_from_json_on_another_copy(case: Case) -> None:
