@@ -14,6 +14,7 @@ from .core.atomic import write_text
 if TYPE_CHECKING:
     from torch import nn
 
+    from .core.findings import Findings
     from .recipes import Recipe, Settings
     from .recipes.run import Result
     from .tasks import Task
@@ -159,6 +160,23 @@ def write_report(folder: str | Path) -> Path:
     path = place / "report.html"
     try:
         write_text(path, render(read_run(place), folder=str(place)))
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def write_findings(findings: Findings, folder: str | Path) -> Path:
+    """Write ``report.html`` and ``findings.json`` into a study's folder, and return the report's path.
+
+    Raises:
+        FileError: they cannot be written.
+    """
+    from .report import render_study
+
+    path = Path(folder) / "report.html"
+    try:
+        write_text(path.with_name("findings.json"), findings.to_json())
+        write_text(path, render_study(findings, folder=str(folder)))
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from error
     return path

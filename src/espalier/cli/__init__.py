@@ -20,6 +20,7 @@ COMMANDS = {
     "resume": "go on with a run that was stopped: espalier resume RUN",
     "runs": "list the runs of a folder, or compare some: espalier runs [RUN ...]",
     "trace": "show what can be pruned in a network, what is frozen, and why: espalier trace MODEL",
+    "study": "many runs from one file: does the heuristic matter? espalier study study.toml",
     "report": "write the report of a run folder again: espalier report RUN",
     "bench": "time a network before and after, on every backend that is installed: espalier bench RUN",
     "export": "write the result of a run in another format, checked: espalier export RUN --to onnx",

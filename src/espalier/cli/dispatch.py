@@ -111,6 +111,7 @@ _OPTIONS: dict[str, Any] = {
     "run": options.Run,
     "resume": options.Resume,
     "runs": options.Runs,
+    "study": options.Study,
     "trace": options.Trace,
     "report": options.Report,
     "bench": options.Bench,

@@ -136,6 +136,24 @@ class Runs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Study:
+    """Do what a study file says, as far as it is not done yet, and report what it found."""
+
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
+    """study.toml, .yaml or .json"""
+    executor: Literal["inprocess", "pool", "ray"] = "inprocess"
+    """where its runs go: one after another, processes of this machine, or the Ray cluster that RAY_ADDRESS names"""
+    workers: int = 2
+    """runs at a time, of pool and ray"""
+    any_code: _Flag = False
+    """take results that another version of Espalier's code has left in the folder, instead of computing them again"""
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "studies"
+    """where the study's folder goes; results that it holds already are kept"""
+    json: _Flag = False
+    """print what was found as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trace:
     """Show which units of a network live and die together, what is frozen, and why."""
 
@@ -201,6 +219,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": ("espalier run recipe.toml", "espalier run recipe.toml --data cifar10:PATH --seed 1"),
     "resume": ("espalier resume runs/demo-20260131-123456",),
     "runs": ("espalier runs", "espalier runs demo-20260131-123456 demo-20260131-133456"),
+    "study": (
+        "espalier study examples/heuristics-digits.toml",
+        "espalier study study.toml --executor pool --workers 2",
+    ),
     "trace": ("espalier trace timm:vit_base_patch16_224", "espalier trace net.py:build --json"),
     "report": ("espalier report runs/demo-20260131-123456",),
     "bench": (

@@ -35,12 +35,22 @@ def read(path: str | Path) -> Recipe:
         FileError: the file cannot be read, or its name ends on none of .toml, .yaml, .yml, .json.
         RecipeError: what is in it is no recipe; the message says where and what, for every mistake.
     """
+    return checked(plain_data(path), str(path))
+
+
+def plain_data(path: str | Path) -> Any:
+    """Return what is in a TOML, YAML or JSON file.
+
+    Raises:
+        FileError: the file cannot be read, or its name ends on none of .toml, .yaml, .yml, .json.
+        RecipeError: it is not in the notation that its name says.
+    """
     source = Path(path)
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from error
-    return parse(text, source.suffix, str(source))
+    return _parsed(text, source.suffix, str(source))
 
 
 def parse(text: str, suffix: str = ".toml", where: str = "recipe") -> Recipe:
@@ -49,13 +59,16 @@ def parse(text: str, suffix: str = ".toml", where: str = "recipe") -> Recipe:
     Raises:
         FileError, RecipeError: as ``read``.
     """
+    return checked(_parsed(text, suffix, where), where)
+
+
+def _parsed(text: str, suffix: str, where: str) -> Any:
     if suffix not in _READERS:
         raise FileError(f"{where}: a recipe is a {', '.join(_READERS)} file, not {suffix or 'one without an ending'}")
     try:
-        data = _READERS[suffix](text)
+        return _READERS[suffix](text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{where}: {' '.join(str(error).split())}") from error
-    return checked(data, where)
 
 
 def checked(data: Any, where: str = "recipe") -> Recipe:
@@ -98,17 +111,26 @@ def schema() -> dict[str, Any]:
     return Recipe.model_json_schema()
 
 
-def mistakes(error: ValidationError) -> list[str]:
-    """Return one line a mistake: where it is, what it is, and the nearest valid key."""
-    return [_line(dict(one)) for one in error.errors(include_url=False)]
+def mistakes(error: ValidationError, root: type[BaseModel] = Recipe) -> list[str]:
+    """Return one line a mistake: where it is, what it is, and the nearest valid key of what ``root`` is made of."""
+    found = [dict(one) for one in error.errors(include_url=False)]
+    return [_line(one, root) for one in found if not _follows(one, found)]
 
 
-def _line(error: dict[str, Any]) -> str:
+def _follows(error: dict[str, Any], errors: Sequence[dict[str, Any]]) -> bool:
+    """Say whether a list is said to be too short only because an item of it is a mistake."""
+    place = error["loc"]
+    inside = (one for one in errors if len(one["loc"]) > len(place) and one["loc"][: len(place)] == place)
+    return error["type"] == "too_short" and any(inside)
+
+
+def _line(error: dict[str, Any], root: type[BaseModel]) -> str:
     loc = list(error["loc"])
     kind, value = error["type"], error.get("input")
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), _keys(loc[:-1]), n=1, cutoff=0.4)
-        guess = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(_keys(loc[:-1]))}"
+        known = _keys(loc[:-1], root)
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.4)
+        guess = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
         return f"{_place(loc[:-1])}unknown key {loc[-1]!r}{guess}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         name = value.get("kind", "") if isinstance(value, Mapping) else value
@@ -123,19 +145,24 @@ def _line(error: dict[str, Any]) -> str:
 
 def _place(loc: Sequence[str | int]) -> str:
     """Return where a mistake is, in words: ``step 2 (prune): rounds: ``."""
-    parts = []
+    parts: list[str] = []
+    names: list[str] = []
     rest = list(loc)
-    if len(rest) > 1 and rest[0] == "steps" and isinstance(rest[1], int):
-        kind = f" ({rest[2]})" if len(rest) > 2 else ""
-        parts.append(f"step {rest[1] + 1}{kind}")
-        rest = rest[3:]
-    names = [str(part) for part in rest if part not in ("int", "float", "str", "function-after")]
+    while rest:
+        name = rest.pop(0)
+        if rest and isinstance(rest[0], int):
+            number, kind = int(rest.pop(0)) + 1, ""
+            if name == "steps" and rest:
+                kind = f" ({rest.pop(0)})"
+            parts.append(f"{str(name).removesuffix('s')} {number}{kind}")
+        elif name not in ("int", "float", "str", "function-after"):
+            names.append(str(name))
     return ": ".join([*parts, *([".".join(names)] if names else [])]) + (": " if parts or names else "")
 
 
-def _keys(loc: Sequence[str | int]) -> list[str]:
+def _keys(loc: Sequence[str | int], root: type[BaseModel]) -> list[str]:
     """Return the keys that are known at a place."""
-    here: type[BaseModel] = Recipe
+    here = root
     for part in loc:
         if part in STEPS:
             here = STEPS[str(part)]

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..engines import leads
 
 T = TypeVar("T")
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
 _EVERY_SECONDS = 60.0  # between lines of a log
 _WORTH_SECONDS = 5.0  # work that takes less is not told of
 
@@ -26,6 +28,9 @@ def bar(title: str, total: int | None = None, done: int = 0) -> Iterator[Callabl
 
     A person who watches sees a bar on stderr with the time left; a log gets a line a minute and one at the end.
     """
+    if _silent.get():
+        yield lambda text: None
+        return
     if not watched():
         yield from _logged(title, total, done)
         return
@@ -39,6 +44,16 @@ def bar(title: str, total: int | None = None, done: int = 0) -> Iterator[Callabl
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total, completed=done, text="")
         yield lambda text: progress.update(task, advance=1, text=text)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Follow nothing inside: whoever does many pieces of work follows those."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def _logged(title: str, total: int | None, done: int) -> Iterator[Callable[[str], None]]:

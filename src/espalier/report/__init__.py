@@ -1,5 +1,6 @@
-"""A run as one page of HTML that needs nothing but a browser."""
+"""A run, or a study of many, as one page of HTML that needs nothing but a browser."""
 
 from .page import render
+from .study import render_study
 
-__all__ = ["render"]
+__all__ = ["render", "render_study"]

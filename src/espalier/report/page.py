@@ -30,30 +30,26 @@ def render(run: Run, *, folder: str = "") -> str:
     """
     path, curves = story.path_chart(run), story.training_charts(run)
     drawn = [chart for chart in (path, *curves) if chart is not None]
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            run=run,
-            banner=headline.banner(run, folder),
-            sentence=numbers.tied(headline.sentence(run)),
-            cards=list(headline.cards(run)),
-            path=path,
-            curves=curves,
-            stages=list(story.stages(run)),
-            chart=charts,
-            widths=bars.width_bars(run),
-            units=units(run.widths),
-            layers=bars.layer_bars(run),
-            reasons=bars.reasons(run.frozen),
-            splits=splits(run),
-            settings=_told(run.settings),
-            environment=_told(run.environment),
-            lasted=_lasted(run),
-            folder=folder or run.name,
-            script=script([chart.to_data() for chart in drawn]) if drawn else Script("", "", "", "'none'"),
-            style=files("espalier.report").joinpath("page.css").read_text(encoding="utf-8"),
-        )
+    return template("page.html.jinja").render(
+        run=run,
+        banner=headline.banner(run, folder),
+        sentence=numbers.tied(headline.sentence(run)),
+        cards=list(headline.cards(run)),
+        path=path,
+        curves=curves,
+        stages=list(story.stages(run)),
+        chart=charts,
+        widths=bars.width_bars(run),
+        units=units(run.widths),
+        layers=bars.layer_bars(run),
+        reasons=bars.reasons(run.frozen),
+        splits=splits(run),
+        settings=_told(run.settings),
+        environment=_told(run.environment),
+        lasted=_lasted(run),
+        folder=folder or run.name,
+        script=script([chart.to_data() for chart in drawn]) if drawn else Script("", "", "", "'none'"),
+        style=files("espalier.report").joinpath("page.css").read_text(encoding="utf-8"),
     )
 
 
@@ -68,7 +64,8 @@ def units(widths: Iterable[Width]) -> tuple[int, int]:
     return sum(width.before for width in found), sum(width.after for width in found)
 
 
-def _environment() -> jinja2.Environment:
+def template(name: str) -> jinja2.Template:
+    """Return a template of this room, with everything that it may call."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: files("espalier.report").joinpath(name).read_text(encoding="utf-8")),
         autoescape=True,
@@ -80,7 +77,7 @@ def _environment() -> jinja2.Environment:
         bytes=numbers.show_bytes, ms=numbers.show_ms, time=numbers.show_time, seconds=numbers.show_seconds
     )
     environment.filters.update(tied=numbers.tied, breakable=breakable)
-    return environment
+    return environment.get_template(name)
 
 
 def _told(pairs: Mapping[str, Any]) -> dict[str, str]:
