@@ -1,8 +1,8 @@
-"""The same inputs at other sizes: more examples, longer sequences, larger images; whoever runs on them must be right."""
+"""The same inputs at other sizes: more examples, longer sequences, larger images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, cat, nn
@@ -17,11 +17,11 @@ def other_sizes(example: Any) -> Iterator[tuple[str, Any]]:
     """Yield what has grown, and the example that has; a network need not run on all of them."""
     tensors = [leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor) and leaf.dim()]
     examples = tensors[0].shape[0] if tensors else 0
-    yield "batch", _where(example, lambda t: t.shape[0] == examples, lambda t: _grown(t, (0,), 1))
+    yield "batch", _grown(example, lambda t: (0,) if t.shape[0] == examples else (), 1)
     for more in MORE:
-        yield f"space + {more}", _where(example, lambda t: t.dim() > 2, lambda t: _grown(t, range(2, t.dim()), more))
-        yield f"last + {more}", _where(example, lambda t: t.dim() > 2, lambda t: _grown(t, (-1,), more))
-        yield f"length + {more}", _where(example, lambda t: t.dim() in (2, 3), lambda t: _grown(t, (1,), more))
+        yield f"space + {more}", _grown(example, lambda t: range(2, t.dim()), more)
+        yield f"last + {more}", _grown(example, lambda t: (-1,) if t.dim() > 2 else (), more)
+        yield f"length + {more}", _grown(example, lambda t: (1,) if t.dim() in (2, 3) else (), more)
 
 
 def differing(
@@ -39,15 +39,12 @@ def differing(
     return found
 
 
-def _where(example: Any, chosen: Callable[[Tensor], bool], change: Callable[[Tensor], Tensor]) -> Any:
+def _grown(example: Any, dims: Callable[[Tensor], Iterable[int]], more: int) -> Any:
+    """Go on in some dimensions of each tensor with what is there already, backwards: ids stay ids."""
+
     def grow(leaf: Any) -> Any:
-        return change(leaf) if isinstance(leaf, Tensor) and leaf.dim() and chosen(leaf) else leaf
+        for dim in dims(leaf) if isinstance(leaf, Tensor) and leaf.dim() else ():
+            leaf = cat([leaf, leaf.flip(dim).narrow(dim, 0, min(more, leaf.shape[dim]))], dim)
+        return leaf
 
     return tree_map(grow, example)
-
-
-def _grown(tensor: Tensor, dims: Any, more: int) -> Tensor:
-    """Go on with what is there already, backwards: ids stay ids."""
-    for dim in dims:
-        tensor = cat([tensor, tensor.flip(dim).narrow(dim, 0, min(more, tensor.shape[dim]))], dim)
-    return tensor

@@ -197,19 +197,22 @@ class InputSizes:
     def _reorders(self, reshape: Reshape) -> bool:
         """Whether a reshape at other sizes of the input would couple units otherwise."""
         held = [self._axes.units.resolve(dim).shape[1] > 0 for dim in reshape.old]
+        own = self._shapes(reshape, {})
+        others = [self._shapes(reshape, trial) for trial in self._changes(reshape, held)]
+        worth = [other for other in others if other[1] and (splits(*other, held) or splits(*own, held))]
+        differs = any(pairing(*other, held) != pairing(*own, held) for other in worth)
+        return differs and not any(map(self._repeats, reshape.old))
+
+    def _changes(self, reshape: Reshape, held: Sequence[bool]) -> Iterator[dict[int, int]]:
+        """Yield other sizes for a reshape, by their dimensions' identities; none where they might contradict."""
         moving = {id(dim): len(dim) for dim in reshape.old if dim.shape[1] == 0 and self._free(dim)}
         for number in reshape.numbers:
             moving.update(self._moving(number, reshape.training))
-        if not any(held) or not moving or any(map(self._repeats, reshape.old)):
-            return False
-        own = self._shapes(reshape, {})
         known = self._axes.given.issuperset(moving)  # else one may be a product of others, say height times width
-        if not known and (const(-1) in reshape.numbers or not moving.keys() <= {id(dim) for dim in reshape.old}):
-            return False
-        sizes = [len(dim) for dim, has in zip(reshape.old, held, strict=True) if has and known]
-        others = (self._shapes(reshape, trial) for trial in _trials(moving, sizes))
-        worth = [other for other in others if other[1] and (splits(*other, held) or splits(*own, held))]
-        return any(pairing(*other, held) != pairing(*own, held) for other in worth)
+        sure = const(-1) not in reshape.numbers and moving.keys() <= {id(dim) for dim in reshape.old}
+        if any(held) and moving and (known or sure):
+            sizes = [len(dim) for dim, has in zip(reshape.old, held, strict=True) if has and known]
+            yield from _trials(moving, sizes)
 
     def _repeats(self, dim: Dim) -> bool:
         """Whether a dimension holds its units several times over: how often may be a size of the input."""
