@@ -1,4 +1,4 @@
-"""The ready recipes: each is read, and each runs, shortened, on the digits."""
+"""The ready recipes and studies: each is read, and each runs, shortened, on the digits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import pytest
 import torch
 
 import espalier as es
+from espalier import studies
 from espalier.recipes import Measure, Prune, Recipe, Training, read
 from espalier.recipes.steps import AnyStep
+from espalier.studies.run import jobs_of, run
 from espalier.tasks import Task, load_task
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.*"))
-RECIPES = [path for path in EXAMPLES if path.suffix in (".toml", ".yaml")]
+STUDIES = [path for path in EXAMPLES if 'kind = "' in path.read_text().partition("[[")[0]]
+RECIPES = [path for path in EXAMPLES if path.suffix in (".toml", ".yaml") and path not in STUDIES]
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +59,26 @@ def test_an_example_runs_shortened(path: Path, digits: Task) -> None:
     assert result.run.after.macs <= result.run.before.macs
     trained = [step for step in steps if isinstance(step, Training)]
     assert len(result.run.history) >= len(trained)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_a_study_is_read_and_says_what_it_costs(path: Path) -> None:
+    study = studies.read(path)
+    assert study.name == path.stem and len(study.seeds) >= 2
+    text = path.read_text()
+    assert f"{len(jobs_of(study))} jobs" in text and f"espalier study examples/{path.name}" in text
+    if isinstance(study, studies.Heuristics) and path.name != "heuristics-digits.toml":
+        assert len(study.heuristics) >= 16 and len(study.arms) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_a_study_runs_shortened(path: Path, tmp_path: Path) -> None:
+    study = studies.read(path)
+    assert isinstance(study, studies.Heuristics)
+    subject = study.tasks[0].model_copy(update={"model": "espalier:digits_cnn", "data": "digits", "batch_size": 256})
+    subject = subject.model_copy(update={"train": subject.train.model_copy(update={"epochs": 1})})
+    arms = tuple(arm.model_copy(update={"steps": tuple(short(step) for step in arm.steps)}) for arm in study.arms)
+    changes = {"tasks": (subject,), "arms": arms, "seeds": (0,), "criteria": study.criteria[-1:]}
+    outcome = run(study.model_copy(update=changes), tmp_path)
+    assert not outcome.failed and outcome.computed == 1 + (2 + len(study.reversed)) * (1 + len(arms)) + 2

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core import FileError, UnknownNameError
 from ..core.user_file import is_user_file
-from . import cifar, digits, huggingface, idx, imagefolder, parquet
+from . import cifar, digits, huggingface, idx, imagefolder, moving_digits, parquet
 from .augment import Augment
 from .build import Loading, build
 from .normalise import Normalise
@@ -60,6 +60,9 @@ def _tables(path: Path, image_size: int | None, other: str, class_names: tuple[s
 
 _SOURCES = {
     "digits": _Source(digits.read, folder=False, normalise=digits.NORMALISE, augment=Augment(flip=False, pad=1)),
+    "moving_digits": _Source(
+        moving_digits.read, folder=False, normalise=moving_digits.NORMALISE, augment=Augment(flip=False)
+    ),
     "mnist": _Source(_mnist, normalise=idx.NORMALISE, augment=Augment(flip=False, pad=2)),
     "cifar10": _Source(_cifar(cifar.CIFAR10)),
     "cifar100": _Source(_cifar(cifar.CIFAR100)),
@@ -91,6 +94,7 @@ def load_task(
         source: one of
 
             - ``digits``: scikit-learn's, 8x8;
+            - ``moving_digits``: short videos of them, 8x32x32; the class is the motion;
             - ``mnist:PATH``, ``cifar10:PATH``, ``cifar100:PATH``: torchvision's cache, or a folder of Parquet files;
             - ``parquet:PATH``: a folder with train.parquet and test.parquet, of images and classes or label maps;
             - ``camvid:PATH``: the same, label maps of eleven classes and 11 for void;

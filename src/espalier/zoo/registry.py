@@ -7,6 +7,7 @@ from torch import nn
 
 from .cifar_resnet import cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110
 from .digits_cnn import digits_cnn
+from .i3d import i3d, i3d_narrow
 
 
 @dataclass(frozen=True)
@@ -31,4 +32,6 @@ NETWORKS = {
     "cifar_resnet56": Network(cifar_resnet56, _CIFAR),
     "cifar_resnet110": Network(cifar_resnet110, _CIFAR),
     "digits_cnn": Network(digits_cnn, (1, 8, 8)),
+    "i3d": Network(i3d, (3, 16, 224, 224)),
+    "i3d_narrow": Network(i3d_narrow, (1, 8, 32, 32)),
 }
