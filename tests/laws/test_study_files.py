@@ -65,11 +65,15 @@ def test_a_mistake_says_what_to_do(change: dict[str, Any], words: str, tmp_path:
     assert words in refused(data(tmp_path, **change))
 
 
-def arms(tmp_path: Path, *changes: Any) -> str:
+def with_arms(tmp_path: Path, *changes: Any) -> dict[str, Any]:
     given = data(tmp_path)
     for number, change in enumerate(changes):
         given["arms"][number]["steps"] = change
-    return refused(given)
+    return given
+
+
+def arms(tmp_path: Path, *changes: Any) -> str:
+    return refused(with_arms(tmp_path, *changes))
 
 
 def test_arms_train_alike(tmp_path: Path) -> None:
@@ -95,6 +99,9 @@ def test_an_arm_is_one_prune_whose_budget_the_study_gives(tmp_path: Path) -> Non
     assert "leave criterion out" in arms(tmp_path, [{**cut, "criterion": "lamp"}, train])
     assert "max_drop" in arms(tmp_path, [{**cut, "max_drop": 1.0}, train])
     assert "leave measure out" in arms(tmp_path, [cut, train, {"kind": "measure"}])
+    by = {"kind": "prune", "method": "group_fisher", "finetune": {"epochs": 1}}
+    assert "group_fisher chooses units itself" in arms(tmp_path, [cut, train], [by])
+    assert checked(with_arms(tmp_path, [cut, train], [{**by, "method": "soft_knowledge_relocation"}]))
     given = data(tmp_path)
     given["arms"][1]["name"] = "scratch-E"
     assert "control" in refused(given)

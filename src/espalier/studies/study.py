@@ -85,6 +85,8 @@ class Arm(Record):
             raise ValueError(f"an arm has one prune step, not {len(prunes)}")
         if prunes[0].max_drop is not None:
             raise ValueError("max_drop searches for as long as it takes: an arm's training is counted beforehand")
+        if prunes[0].method is not None and "criterion" not in _taken(prunes[0].method):
+            raise ValueError(f"{prunes[0].method} chooses units itself, so that no heuristic matters to it")
         wrong = [step.kind for step in self.steps if step.kind in ("train", "measure", "save")]
         if wrong:
             raise ValueError(f"the study itself trains, measures and saves: leave {wrong[0]} out")
@@ -107,6 +109,13 @@ class Arm(Record):
     def updates(self) -> float:
         """Steps of the optimizer, in passes over the training split."""
         return sum(training.epochs / training.accumulate_steps for training in trainings(self.steps))
+
+
+def _taken(method: str) -> frozenset[str]:
+    """Return which settings of a prune step a method heeds."""
+    from ..methods import registry
+
+    return registry.kind(method).TAKES
 
 
 def trainings(steps: Iterable[Step]) -> Iterable[Training]:

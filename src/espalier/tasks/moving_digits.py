@@ -35,10 +35,10 @@ def read(path: Path, image_size: int | None) -> Splits:
     if size < 16:
         raise FileError(f"moving digits take frames of 16 pixels at least; image_size={image_size} is too small")
     found = digits.read(path, None)
-    parts = {
-        name: _videos(getattr(found, name), size, seed) for seed, name in enumerate(("train", "validation", "test"))
-    }
-    return Splits(**parts, class_names=MOTIONS)
+    train, validation, test = (
+        _videos(split, size, seed) for seed, split in enumerate((found.train, found.validation, found.test))
+    )
+    return Splits(train=train, validation=validation, test=test, class_names=MOTIONS)
 
 
 def _videos(split: Split, size: int, seed: int) -> Split:

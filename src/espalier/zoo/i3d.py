@@ -46,7 +46,7 @@ class _Unit(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, last: bool = False) -> None:
         super().__init__()
-        self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
+        self.kernel, self.stride = (kernel, kernel, kernel), (stride, stride, stride)
         self.conv3d = nn.Conv3d(inputs, outputs, self.kernel, self.stride, bias=last)
         self.bn = None if last else nn.BatchNorm3d(outputs, eps=0.001, momentum=0.01)
 
