@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from ..core import ModelError, UnknownNameError
 from .graph import Graph
 from .kinds import check_graph
-from .readings import find_readings
+from .readings import Reading, find_readings
 from .record import rebuild
 from .tensors import named_tensors
 
@@ -55,18 +55,49 @@ def gates(model: nn.Module, graph: Graph, groups: Collection[str] | None = None)
     factors: dict[int, list[tuple[int, Tensor, nn.Parameter]]] = {}
     made: dict[str, nn.Parameter] = {}
     for name, readings in chosen(graph, groups, find_readings).items():
-        group = graph.groups[name]
-        first = tensors[group.slots[0].tensor]
-        made[name] = nn.Parameter(torch.ones(group.size, dtype=first.dtype, device=first.device))
-        for tensor, d in {place for one in readings for place in one.places}:
-            units = torch.full((tensors[tensor].shape[d],), group.size)
-            for slot in group.slots:
-                if (slot.tensor, slot.dim) == (tensor, d):
-                    units[torch.from_numpy(slot.positions)] = torch.arange(group.size)[:, None]
+        first = tensors[graph.groups[name].slots[0].tensor]
+        made[name] = nn.Parameter(torch.ones(graph.sizes[name], dtype=first.dtype, device=first.device))
+        for tensor, d, units in _gated_places(graph, name, readings):
             factors.setdefault(id(tensors[tensor]), []).append((d, units.to(first.device), made[name]))
     mode = _Gated(factors)
     with mode, resting_in_steps(mode):
         yield made
+
+
+@torch.no_grad()
+def fold_gates_(model: nn.Module, graph: Graph, values: Mapping[str, Tensor]) -> None:
+    """Multiply the weights that read groups by what ``gates`` would multiply them by, in place: the same function.
+
+    Args:
+        model: the model that ``graph`` was traced from, or any copy of it; outside any context of ``gates``.
+        graph: from ``trace``.
+        values: ``{group: gate of each unit}``.
+
+    Raises:
+        KindError, UnknownNameError, ModelError: as ``gates``.
+    """
+    check_graph("fold_gates_", model, graph, list(values))
+    tensors = traced_tensors(model, graph)
+    for name, readings in chosen(graph, list(values), find_readings).items():
+        for tensor, d, units in _gated_places(graph, name, readings):
+            tensors[tensor].mul_(_factor(values[name], units, d, tensors[tensor].dim()))
+
+
+def _gated_places(graph: Graph, name: str, readings: Collection[Reading]) -> Iterator[tuple[str, int, Tensor]]:
+    """Yield each tensor that silences a group, the dimension, and the unit at each position; ``size`` where none is."""
+    group = graph.groups[name]
+    for tensor, d in {place for one in readings for place in one.places}:
+        units = torch.full((graph.shapes[tensor][d],), group.size)
+        for slot in group.slots:
+            if (slot.tensor, slot.dim) == (tensor, d):
+                units[torch.from_numpy(slot.positions)] = torch.arange(group.size)[:, None]
+        yield tensor, d, units
+
+
+def _factor(gate: Tensor, units: Tensor, d: int, dims: int) -> Tensor:
+    """Return a gate along a tensor's dimension."""
+    factor = torch.cat([gate, gate.new_ones(1)])[units.to(gate.device)]  # the last stands for positions of no unit
+    return factor.reshape([-1 if i == d else 1 for i in range(dims)])
 
 
 def ungated() -> AbstractContextManager[Any]:
@@ -158,6 +189,5 @@ class _Gated(Watching):
             return item
         result: Tensor = item
         for d, units, gate in self.factors[id(item)]:
-            factor = torch.cat([gate, gate.new_ones(1)])[units]  # the last one stands for positions of no unit
-            result = result * factor.reshape([-1 if i == d else 1 for i in range(item.dim())])
+            result = result * _factor(gate, units, d, item.dim())
         return result

@@ -48,8 +48,8 @@ class Settings(Record):
     round_to: int | None = Field(default=None, ge=1)
     """keep a multiple of this many units in each group"""
     method: str | None = None
-    """a paper's algorithm that decides while the network is trained, for round_epochs: group_fisher or
-    soft_knowledge_relocation; without one, units are scored and cut in rounds"""
+    """a paper's algorithm that decides while the network is trained, for round_epochs: c2s2,
+    group_fisher or soft_knowledge_relocation; without one, units are scored and cut in rounds"""
     options: tuple[str, ...] = ()
     """NAME=VALUE, a hyperparameter of the method"""
     criterion: str = "taylor"

@@ -38,8 +38,12 @@ def by_method(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
     handle, score = work.learn(f"{name}/method", handle, step.finetune, words, objective=objective, method=method)
     cost = costs(work, name, handle)
     over = [f"{cost_of} {measure} of {limit}" for measure, limit, cost_of in _over(goal, cost)]
-    if over:
+    if over and step.max_drop is None:
         raise BudgetError(f"{step.method} ended above its budget: {', '.join(over)}. Give it more epochs")
+    if over:
+        work.journal.note(
+            f"{step.method} ended at {', '.join(over)}: going on would have lost more than max_drop allows"
+        )
     work.narrowed(handle)
     work.visit(Point(stage=words, kind="trained", macs=cost.macs, params=cost.params, score=score))
     return handle
