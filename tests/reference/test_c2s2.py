@@ -125,11 +125,8 @@ def test_folding_is_gating() -> None:
 
 
 def test_what_is_kept_folds_its_factor_and_the_cut_is_what_the_mask_showed() -> None:
-    bench = Bench(C2S2(trials=1, select_ratio=0.5), 0.9, steps=4)
-    assert bench.state.select_steps == 1 and bench.state.recover_steps == 1
     p = torch.tensor([0.9, 0.1, 0.6, 1.0, 0.2, 0.7])
-    method = C2S2(trials=1, lr=1e-9)
-    bench = Bench(method, 0.9, steps=4)
+    bench = Bench(C2S2(trials=1, lr=1e-9), 0.9, steps=4)
     x, _ = data()
     with ungated():
         masked = copy.deepcopy(bench.model).eval()
