@@ -97,7 +97,7 @@ def test_every_criterion_scores_every_network(name, criterion):
     model, graph = traced(name)
     score = es.criteria.named(criterion)
     if criterion in es.criteria.DATA_DRIVEN:
-        batch = torch.randn(4, *NETWORKS[name][1]), torch.randint(10, (4,))
+        batch = torch.randn(16, *NETWORKS[name][1]), torch.randint(10, (16,))
         score = functools.partial(score, batches=[batch], loss=nn.functional.cross_entropy)
     scores = score(model, graph)
     assert {group: len(numbers) for group, numbers in scores.items()} == graph.sizes

@@ -9,13 +9,23 @@ from __future__ import annotations
 import inspect
 
 from ..core import UnknownNameError
+from .activation import activation_mean, activation_variance, nonzero_count
 from .bn_scale import bn_scale
+from .channel_pruning import channel_pruning
+from .cosine import cosine_redundancy
 from .fisher import fisher, group_fisher
 from .geometric_median import geometric_median
 from .grasp import grasp
+from .hagiwara import hagiwara_energy, hagiwara_goodness
+from .hrank import hrank
 from .karnin import karnin
 from .lamp import lamp
+from .lda import lda
 from .magnitude import magnitude
+from .mutual_information import mutual_information
+from .n2ps import n2ps
+from .neural_complexity import neural_complexity
+from .obc import obc
 from .obd import obd
 from .obs import obs
 from .random import random
@@ -24,10 +34,13 @@ from .sensitivity_variance import sensitivity_variance
 from .skeletonization import skeletonization
 from .slices import Criterion, Scores, slices
 from .snip import snip
+from .svd_entropy import svd_contribution, svd_contribution_data, svd_entropy
 from .synflow import synflow
 from .taylor import taylor
 from .taylor_gate import taylor_gate
 from .taylor_second import taylor_second
+from .thinet import thinet
+from .wanda import wanda
 
 CRITERIA: dict[str, Criterion] = {
     "magnitude": magnitude,
@@ -36,6 +49,9 @@ CRITERIA: dict[str, Criterion] = {
     "lamp": lamp,
     "random": random,
     "synflow": synflow,
+    "cosine_redundancy": cosine_redundancy,
+    "svd_entropy": svd_entropy,
+    "svd_contribution": svd_contribution,
     # gradients of weights
     "taylor": taylor,
     "taylor_second": taylor_second,
@@ -50,6 +66,23 @@ CRITERIA: dict[str, Criterion] = {
     "obs": obs,
     "skeletonization": skeletonization,
     "sensitivity_variance": sensitivity_variance,
+    # activations
+    "activation_mean": activation_mean,
+    "activation_variance": activation_variance,
+    "nonzero_count": nonzero_count,
+    "hrank": hrank,
+    "svd_contribution_data": svd_contribution_data,
+    "neural_complexity": neural_complexity,
+    "mutual_information": mutual_information,
+    "lda": lda,
+    # activations and the weights that read them
+    "wanda": wanda,
+    "n2ps": n2ps,
+    "hagiwara_goodness": hagiwara_goodness,
+    "hagiwara_energy": hagiwara_energy,
+    "thinet": thinet,
+    "channel_pruning": channel_pruning,
+    "obc": obc,
 }
 
 # these also need ``batches`` and take ``loss``

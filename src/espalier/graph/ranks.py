@@ -127,6 +127,11 @@ def total(tensors: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
     return found
 
 
+def rank() -> int:
+    """Return the number of this process; 0 without a group."""
+    return distributed.get_rank() if are_many() else 0
+
+
 def world() -> int:
     """Return how many processes work together; 1 without a group."""
     return distributed.get_world_size() if are_many() else 1

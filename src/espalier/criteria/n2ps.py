@@ -1,0 +1,51 @@
+"""N2PS: a unit is worth its activation over all samples, times the weights of its outgoing connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .fallback import completed
+from .passes import Batches, Loss
+from .reader_calls import ReaderCall, call_sums
+from .slices import Scores
+
+if TYPE_CHECKING:
+    from ..graph import Graph
+
+
+def n2ps(model: nn.Module, graph: Graph, *, batches: Batches, loss: Loss | None = None) -> Scores:
+    """Score every unit by its significance: its total activation through all its outgoing weights.
+
+        score[u] = sum over readers, channels c of u, outputs i ( | W[i, c] * mean over samples, positions ( x[c] ) | )
+
+    Source: Augasta and Kathirvalavakumar, A Novel Pruning Algorithm for Optimizing Feedforward Neural Network of
+    Classification Problems, Neural Processing Letters 34, 2011 (neural network pruning by significance). From its
+    abstract: the formula is our reading of it.
+    Differs: (1) the network's own activation, where the paper's networks are sigmoidal; (2) the mean over samples of
+    the activation, where the paper takes the activation of the total input: the two differ by the non-linearity.
+
+    Args:
+        batches: as in ``taylor``; targets are not read.
+        loss: not used; data-driven criteria take the same arguments.
+
+    Raises:
+        ModelError: no batches, or one that does not suit the model.
+    """
+    sums, samples = call_sums(model, graph, batches, _activations)
+    known = {name: sum(_score(one, samples) for one in readings) for name, readings in sums.items()}
+    return completed(model, graph, {name: one for name, one in known.items() if isinstance(one, Tensor)})
+
+
+def _activations(call: ReaderCall) -> Tensor:
+    """Take the sum over samples of the mean over positions."""
+    rest = [d for d in range(call.x.dim()) if d != call.dim]
+    rows = call.x.shape[0] if call.dim > 0 else 1
+    return call.with_weights(call.x.mean(rest, dtype=torch.float64) * rows)
+
+
+def _score(sums: Tensor, samples: float) -> Tensor:
+    activations, weights, batches = sums
+    return ((activations / samples).abs() * weights / batches).sum(1)
