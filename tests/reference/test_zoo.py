@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import espalier as es
 from espalier.tasks import accuracy
-from espalier.zoo import load_weights
+from espalier.zoo import NETWORKS, load_weights
 from espalier.zoo.cifar_resnet import CifarResNet, cifar_resnet20
 
 
@@ -110,3 +110,29 @@ def test_published_weights_classify_real_images(data_folder: Path, some_cifar: P
     load_weights(model, data_folder / "weights" / weights)
     task = es.load_task(f"parquet:{some_cifar}")
     assert 0.76 <= accuracy(model, task.test) <= 0.92  # 86.5 and 81.0 % on all 10,000; 500 give or take 4 points
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "macs", "params"),
+    [
+        ("cifar_vgg16", 10, 313_201_664, 14_724_042),  # arXiv:1608.08710, table 2: 3.13e8 FLOP, 1.5e7 parameters
+        ("cifar_vgg16_quarter", 10, None, 923_130),
+        ("fcn8s_quarter", 11, None, None),
+    ],
+)
+def test_further_networks_are_whole(name: str, classes: int, macs: int | None, params: int | None) -> None:
+    network = NETWORKS[name]
+    model = network.build(classes).eval()
+    x = torch.randn(2, *network.input_shape)
+    graph = es.trace(model, x)
+    cost = graph.cost()
+    assert graph.prunable_share > 0.99 and macs in (None, cost.macs) and params in (None, cost.params)
+    outputs = model(x)
+    assert outputs.shape == ((2, classes) if "vgg" in name else (2, classes, *network.input_shape[1:]))
+    plan = es.plan(graph, es.criteria.magnitude(model, graph), es.Budget(macs=0.5))
+    assert es.cut(model, graph, plan, prove=True)(x).shape == outputs.shape
+
+
+def test_fcn_takes_any_size() -> None:
+    model = NETWORKS["fcn8s_quarter"].build(5).eval()
+    assert model(torch.randn(1, 3, 70, 53)).shape == (1, 5, 70, 53)

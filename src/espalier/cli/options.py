@@ -63,7 +63,7 @@ class Compress:
 
     model: _Name
     data: Annotated[str, tyro.conf.arg(metavar="SOURCE")]
-    """digits; mnist:, cifar10:, cifar100: or camvid:PATH; imagefolder:PATH;
+    """digits; mnist:, cifar10:, cifar100:, camvid: or voc:PATH; imagefolder:PATH;
     parquet:PATH (a folder with train.parquet and test.parquet);
     huggingface:PATH (saved to disk); or path/to/file.py:function"""
     weights: _Text = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core import FileError, UnknownNameError
 from ..core.user_file import is_user_file
-from . import cifar, digits, huggingface, idx, imagefolder, moving_digits, parquet
+from . import cifar, digits, huggingface, idx, imagefolder, moving_digits, parquet, voc
 from .augment import Augment
 from .build import Loading, build
 from .normalise import Normalise
@@ -67,6 +67,7 @@ _SOURCES = {
     "cifar10": _Source(_cifar(cifar.CIFAR10)),
     "cifar100": _Source(_cifar(cifar.CIFAR100)),
     "camvid": _Source(parquet.camvid),
+    "voc": _Source(voc.read),
     "parquet": _Source(parquet.read),
     "imagefolder": _Source(imagefolder.read, augment=_IMAGENET_CROPS),
     "huggingface": _Source(huggingface.read),
@@ -98,6 +99,7 @@ def load_task(
             - ``mnist:PATH``, ``cifar10:PATH``, ``cifar100:PATH``: torchvision's cache, or a folder of Parquet files;
             - ``parquet:PATH``: a folder with train.parquet and test.parquet, of images and classes or label maps;
             - ``camvid:PATH``: the same, label maps of eleven classes and 11 for void;
+            - ``voc:PATH``: PASCAL VOC's segmentation, the development kit's folder;
             - ``imagefolder:PATH``: a folder a class, inside train/ and val/ or alone;
             - ``huggingface:PATH``: what ``datasets`` saved to disk;
             - ``path/to/file.py:function``: your own, which returns a ``Task``, a ``Data``, or (train, validation,

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from .cifar_resnet import cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110
+from .cifar_vgg import cifar_vgg16, cifar_vgg16_quarter
 from .digits_cnn import digits_cnn
+from .fcn import fcn8s, fcn8s_quarter
 from .i3d import i3d, i3d_narrow
 
 
@@ -24,6 +26,7 @@ class Network:
 
 
 _CIFAR = (3, 32, 32)
+_CAMVID = (3, 180, 240)  # as SegNet's copy of it, halved; any other size does
 
 NETWORKS = {
     "cifar_resnet20": Network(cifar_resnet20, _CIFAR),
@@ -31,6 +34,10 @@ NETWORKS = {
     "cifar_resnet44": Network(cifar_resnet44, _CIFAR),
     "cifar_resnet56": Network(cifar_resnet56, _CIFAR),
     "cifar_resnet110": Network(cifar_resnet110, _CIFAR),
+    "cifar_vgg16": Network(cifar_vgg16, _CIFAR),
+    "cifar_vgg16_quarter": Network(cifar_vgg16_quarter, _CIFAR),
+    "fcn8s": Network(fcn8s, _CAMVID),
+    "fcn8s_quarter": Network(fcn8s_quarter, _CAMVID),
     "digits_cnn": Network(digits_cnn, (1, 8, 8)),
     "i3d": Network(i3d, (3, 16, 224, 224)),
     "i3d_narrow": Network(i3d_narrow, (1, 8, 32, 32)),
