@@ -68,6 +68,8 @@ def test_a_reduction_that_is_known_exactly() -> None:
 def test_a_reduction_of_nothing_cannot_be_told() -> None:
     found = reduction(np.array([[0.0, 1.0], [1.0, 0.0]]), CELLS[:2])
     assert np.isnan([found.value, found.low, found.high]).all() and not found.excludes_zero
+    weak = reduction(np.array([[0.0, 0.1], [0.1, 0.0], [0.3, 0.3]]), np.zeros((3, 2)))
+    assert weak.value == 1.0 and np.isnan([weak.low, weak.high]).all()  # one heuristic of three makes it all
 
 
 def test_a_difference_is_the_paired_t_interval_over_heuristics() -> None:

@@ -64,7 +64,7 @@ def findings(outcome: Outcome) -> Findings:
         lead=_lead(compared, study),
         sections=tuple(_sections(outcome, places, compared)),
         numbers=numbers,
-        notes=(*_notes(places), *told(outcome)),
+        notes=(*_notes(places), *_falls(compared), *told(outcome)),
         study=files.to_toml(study),
         environment={
             **environment(study.seeds[0]),
@@ -107,12 +107,10 @@ def _lead(compared: list[Comparison], study: Heuristics) -> str:
     )
     if len(study.arms) == 1:
         return words + "."
-    taken = (
-        f"takes {interval(one.reduction, 0)} % of that variance away"
-        if np.isfinite(one.reduction.value)
-        else "cannot be told apart"
-    )
-    return f"{words}; {one.arm} {taken} and is {interval(one.difference)} points better on average."
+    gain = f"is {interval(one.difference)} points better on average"
+    if np.isfinite(one.reduction.low):
+        return f"{words}; {one.arm} takes {interval(one.reduction, 0)} % of that variance away and {gain}."
+    return f"{words}, too little to tell what {one.arm} takes away of it; {one.arm} {gain}."
 
 
 def _sections(outcome: Outcome, places: list[Setting], compared: list[Comparison]) -> Iterator[Section]:
@@ -176,6 +174,16 @@ def _tables(study: Heuristics, compared: list[Comparison]) -> Iterator[Table]:
 def _row(one: Comparison) -> str:
     which = "with controls" if one.controls else "without"
     return f"{one.setting}, {one.arm}, {one.heuristics} {which}"
+
+
+def _falls(compared: list[Comparison]) -> Iterator[str]:
+    """Yield a warning for every arm that is less spread because it is worse."""
+    for one in compared:
+        if one.controls and one.difference.high < 0 and one.own.value < one.base.value:
+            yield (
+                f"{one.setting}: {one.arm} is worse on average, and where every heuristic does badly they differ "
+                "little: its smaller variance is no merit"
+            )
 
 
 def _cells(place: Setting) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from ..core import EspalierError
 from ..recipes.files import RecipeError, mistakes, plain_data
 from .study import Heuristics, Study
+from .triage.study import Triage
 
-KINDS: dict[str, type[Study]] = {"heuristics": Heuristics}
+KINDS: dict[str, type[Study]] = {"heuristics": Heuristics, "triage": Triage}
 
 
 class StudyError(EspalierError):

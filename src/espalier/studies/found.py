@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..core.findings import Findings
 from . import comparison
 from .run import Outcome
-from .study import Heuristics
+from .triage import found as triage
+
+FINDINGS: dict[str, Callable[[Outcome], Findings]] = {"heuristics": comparison.findings, "triage": triage.findings}
 
 
 def findings(outcome: Outcome) -> Findings:
     """Return what a study found."""
-    assert isinstance(outcome.study, Heuristics)
-    return comparison.findings(outcome)
+    return FINDINGS[outcome.study.kind](outcome)

@@ -7,9 +7,10 @@ Whatever moment the driver or a worker is killed, all that is in the ledger is w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core import FileError
 from ..core.atomic import write_text
@@ -21,10 +22,12 @@ from . import files, ledger
 from .heuristics import jobs_of as heuristics_jobs
 from .jobs import Job, code_version
 from .ledger import Known
-from .study import Heuristics, Study
+from .study import Study
+from .triage.jobs import jobs_of as triage_jobs
 from .work import do
 
 STUDY = "study.toml"
+JOBS: dict[str, Callable[[Any], Iterable[Job]]] = {"heuristics": heuristics_jobs, "triage": triage_jobs}
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Outcome:
 
 def jobs_of(study: Study) -> tuple[Job, ...]:
     """Return all jobs of a study, those that others need first."""
-    assert isinstance(study, Heuristics)
-    return tuple({job.key: job for job in heuristics_jobs(study)}.values())
+    made = JOBS[study.kind](study)
+    return tuple({job.key: job for job in made}.values())
 
 
 def run(study: Study, folder: Path, *, executor: Executor | None = None, any_code: bool = False) -> Outcome:

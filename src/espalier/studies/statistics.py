@@ -87,8 +87,9 @@ def reduction(base: Cells, arm: Cells, *, seed: int = 0, resamples: int = _RESAM
 
         1 - I_arm / I_base;   percentiles over heuristics drawn with replacement, the same ones in both arms
 
-    Resamples in which the base shows no influence say nothing about a share of it and are left out. In simulations
-    with 16 to 30 heuristics the interval held the truth 92 to 94 times of 100.
+    A resample in which the base shows no influence says nothing about a share of it; where these are more than the
+    tails that the interval leaves out, it cannot be told. In simulations with 16 to 30 heuristics and clear influence
+    the interval held the truth 92 to 94 times of 100.
 
     Args:
         base, arm: cells of the same heuristics and seeds.
@@ -104,7 +105,7 @@ def reduction(base: Cells, arm: Cells, *, seed: int = 0, resamples: int = _RESAM
     shares = 1 - left[whole > 0] / whole[whole > 0]
     here = component(base).value
     value = 1 - component(arm).value / here if here > 0 else np.nan
-    if not len(shares) or here <= 0:
+    if here <= 0 or len(shares) < (1 + _LEVEL) / 2 * resamples:
         return Interval(float(value), np.nan, np.nan)
     low, high = np.quantile(shares, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Interval(float(value), float(low), float(high))

@@ -34,7 +34,7 @@ UNDER_WAY = "under-way"  # folder of the runs that are not finished, from which 
 def do(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Do the job that ``Job.payload`` describes."""
     with silence(), _quiet():
-        return WORK[payload["kind"]](payload)
+        return WORK.get(payload["kind"], _elsewhere)(payload)
 
 
 def task_of(recipe: Recipe) -> Task:
@@ -91,6 +91,13 @@ def _scores(payload: Mapping[str, Any]) -> dict[str, Any]:
     with evaluating(model):
         found = criteria.named(name)(model, trace(model, task.example()), **options)
     return {"scores": {group: [float(f"{x:.8g}") for x in scores.tolist()] for group, scores in found.items()}}
+
+
+def _elsewhere(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a job of a kind that has its own file, which builds on this one."""
+    from .triage import jobs as triage
+
+    return {"triage": triage.do}[payload["kind"]](payload)
 
 
 WORK: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
