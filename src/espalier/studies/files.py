@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from ..core import EspalierError
 from ..recipes.files import RecipeError, mistakes, plain_data
-from .study import Heuristics, Study
+from .study import Heuristics, Sensitivity, Study
 from .triage.study import Triage
 
-KINDS: dict[str, type[Study]] = {"heuristics": Heuristics, "triage": Triage}
+KINDS: dict[str, type[Study]] = {"heuristics": Heuristics, "triage": Triage, "sensitivity": Sensitivity}
 
 
 class StudyError(EspalierError):

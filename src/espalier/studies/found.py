@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..core.findings import Findings
-from . import comparison
+from . import comparison, scans
 from .run import Outcome
 from .triage import found as triage
 
-FINDINGS: dict[str, Callable[[Outcome], Findings]] = {"heuristics": comparison.findings, "triage": triage.findings}
+FINDINGS: dict[str, Callable[[Outcome], Findings]] = {
+    "heuristics": comparison.findings,
+    "triage": triage.findings,
+    "sensitivity": scans.findings,
+}
 
 
 def findings(outcome: Outcome) -> Findings:

@@ -22,12 +22,17 @@ from . import files, ledger
 from .heuristics import jobs_of as heuristics_jobs
 from .jobs import Job, code_version
 from .ledger import Known
+from .sensitivity import jobs_of as sensitivity_jobs
 from .study import Study
 from .triage.jobs import jobs_of as triage_jobs
 from .work import do
 
 STUDY = "study.toml"
-JOBS: dict[str, Callable[[Any], Iterable[Job]]] = {"heuristics": heuristics_jobs, "triage": triage_jobs}
+JOBS: dict[str, Callable[[Any], Iterable[Job]]] = {
+    "heuristics": heuristics_jobs,
+    "triage": triage_jobs,
+    "sensitivity": sensitivity_jobs,
+}
 
 
 @dataclass(frozen=True)

@@ -196,6 +196,30 @@ class Heuristics(Study):
         return (*plain, RANDOM, *(REVERSED + name for name in self.reversed))
 
 
+class Sensitivity(Study):
+    """Each group cut alone, at several ratios, without any training: which one can the network do without?
+
+    Read on validation, since what is seen here decides what is cut.
+    """
+
+    kind: Literal["sensitivity"] = "sensitivity"
+    split: Literal["validation"] = "validation"  # type: ignore[assignment]
+    """of what is compared"""
+    criteria: tuple[str, ...] = Field(default=("magnitude",), min_length=1)
+    """how the units that go are chosen; "random" is a control"""
+    ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(0.25, 0.5, 0.75), min_length=1)
+    """share of its units that a group loses"""
+    score_batches: int = Field(default=8, ge=1)
+    """training batches that a criterion which needs data reads"""
+
+    @field_validator("criteria")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(known_criterion(name) for name in distinct(names))
+
+    _ratios = field_validator("ratios")(distinct)
+
+
 def _budgeted(arm: Any) -> Any:
     if not isinstance(arm, dict) or not isinstance(arm.get("steps"), list | tuple):
         return arm

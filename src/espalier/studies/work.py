@@ -18,8 +18,7 @@ from torch import nn
 
 from .. import criteria
 from ..core.run import Run
-from ..graph import save, trace
-from ..graph.running import evaluating
+from ..graph import Graph, save, trace
 from ..recipes import Recipe, named
 from ..recipes.folder import CHECKPOINTS
 from ..recipes.progress import silence
@@ -81,6 +80,12 @@ def _arm(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scores(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Score the dense network's units, from the batches that a prune step would read."""
+    _, _, _, found = scored(payload)
+    return {"scores": {group: [float(f"{x:.8g}") for x in scores.tolist()] for group, scores in found.items()}}
+
+
+def scored(payload: Mapping[str, Any]) -> tuple[nn.Module, Task, Graph, criteria.Scores]:
+    """Return a job's network, in eval mode, its task, its graph, and its units' scores by the criterion it names."""
     recipe, model, task = built(payload)
     name, count = payload["options"]["criterion"], payload["options"]["score_batches"]
     options: dict[str, Any] = {}
@@ -88,16 +93,16 @@ def _scores(payload: Mapping[str, Any]) -> dict[str, Any]:
         options = {"batches": islice(task.train, count), "loss": task.loss}
     elif name.removeprefix(criteria.REVERSED) == "random":
         options = {"seed": recipe.seed}
-    with evaluating(model):
-        found = criteria.named(name)(model, trace(model, task.example()), **options)
-    return {"scores": {group: [float(f"{x:.8g}") for x in scores.tolist()] for group, scores in found.items()}}
+    graph = trace(model.eval(), task.example())
+    return model, task, graph, criteria.named(name)(model, graph, **options)
 
 
 def _elsewhere(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Do a job of a kind that has its own file, which builds on this one."""
+    from . import sensitivity
     from .triage import jobs as triage
 
-    return {"triage": triage.do}[payload["kind"]](payload)
+    return {"triage": triage.do, "sensitivity": sensitivity.do}[payload["kind"]](payload)
 
 
 WORK: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
