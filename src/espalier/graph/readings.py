@@ -50,7 +50,18 @@ def find_readings(graph: Graph, group: str) -> list[Reading]:
     Raises:
         ModelError: somewhere the units are read where nothing can silence them.
     """
-    return [one for record in graph.records for one in _Reader(graph, record, graph.order.index(group)).readings()]
+    # of the graph, not of the call: gates, taps and criteria ask for all groups again and again
+    known: dict[str, list[Reading] | str] = vars(graph).setdefault("found_readings", {})
+    if group not in known:
+        number = graph.order.index(group)
+        try:
+            known[group] = [one for record in graph.records for one in _Reader(graph, record, number).readings()]
+        except ModelError as error:
+            known[group] = str(error)
+    found = known[group]
+    if isinstance(found, str):
+        raise ModelError(found)
+    return list(found)
 
 
 class _Reader(Silencer):

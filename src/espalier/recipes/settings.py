@@ -53,8 +53,8 @@ class Settings(Record):
     options: tuple[str, ...] = ()
     """NAME=VALUE, a hyperparameter of the method"""
     criterion: str = "taylor"
-    """how units are scored: taylor (needs one backward pass a batch), magnitude, bn_scale,
-    geometric_median, lamp or random"""
+    """how units are scored, by a name in docs/criteria.md: taylor (one backward pass a batch), group_fisher, magnitude,
+    bn_scale, lamp, activation_mean, random, ...; "reversed:NAME" turns one upside down"""
     strategy: Literal["uniform", "global", "isomorphic"] = "isomorphic"
     """every group alike, all groups compared, or groups compared with those of the same shape"""
     keep: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Settings(Record):
     rounds: int = Field(default=1, ge=1)
     """cuts on the way to a budget, with fine-tuning after each"""
     score_batches: int = Field(default=8, ge=1)
-    """training batches that the taylor criterion reads"""
+    """training batches that a criterion which needs data reads"""
     train_epochs: int = Field(default=0, ge=0)
     """epochs of training before the first cut, for a network that is not trained yet"""
     train_lr: float = Field(default=0.1, gt=0)
