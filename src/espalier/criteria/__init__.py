@@ -12,6 +12,7 @@ from ..core import UnknownNameError
 from .activation import activation_mean, activation_variance, nonzero_count
 from .bn_scale import bn_scale
 from .channel_pruning import channel_pruning
+from .correlation import correlation_redundancy
 from .cosine import cosine_redundancy
 from .fisher import fisher, group_fisher
 from .geometric_median import geometric_median
@@ -72,6 +73,7 @@ CRITERIA: dict[str, Criterion] = {
     "nonzero_count": nonzero_count,
     "hrank": hrank,
     "svd_contribution_data": svd_contribution_data,
+    "correlation_redundancy": correlation_redundancy,
     "neural_complexity": neural_complexity,
     "mutual_information": mutual_information,
     "lda": lda,
