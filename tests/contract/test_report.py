@@ -97,8 +97,8 @@ def test_the_page_says_which_data_decided_what() -> None:
     given = dataclasses.replace(RUN, recipe="macs = 0.3\n", readings=RUN.readings * 2)
     text = Page(render(given)).text
     assert "Nothing was chosen by it" in text and "Read 2 times" in text
-    whole = 'criterion = "taylor"\nrecover = [\n    "least_squares",\n]\n'
-    text = Page(render(dataclasses.replace(RUN, recipe=whole))).text
+    whole = 'recover = [\n    "least_squares",\n]\n'
+    text = Page(render(dataclasses.replace(RUN, recipe=whole, ranked_on_train=True))).text
     assert "It trained the weights, ranked the units by importance and repaired the network after cuts." in text
     assert "It trained the weights." in Page(render(dataclasses.replace(RUN, recipe="recover = []\n"))).text
     assert "Not read yet" in Page(render(dataclasses.replace(RUN, readings=()))).text

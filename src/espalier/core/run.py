@@ -159,6 +159,7 @@ class Run:
         path: the networks on the way from dense to small.
         readings: of the test split: one, at the end.
         splits: ``{split: batches}``.
+        ranked_on_train: a criterion read training batches to rank the units.
         resumes: how often the run went on after it had been stopped.
         widths: of every group.
         frozen: what must not change, and why.
@@ -186,6 +187,7 @@ class Run:
     path: tuple[Point, ...] = ()
     readings: tuple[Reading, ...] = ()
     splits: Mapping[str, int] = field(default_factory=dict)
+    ranked_on_train: bool = False
     resumes: int = 0
     widths: tuple[Width, ...] = ()
     frozen: tuple[Frozen, ...] = ()

@@ -20,6 +20,7 @@ from torch import nn
 from .. import engines
 from ..core import FileError
 from ..core.run import Run, Width
+from ..criteria import reads_data
 from ..engines.engine import Engine, placed
 from ..graph import trace
 from ..measure import Comparison
@@ -210,6 +211,7 @@ def _new_run(graph: Graph, task: Task, recipe: Recipe, names: Names) -> Run:
         frozen=graph.frozen,
         widths=tuple(_width(group) for group in graph.groups.values()),
         splits={split: len(getattr(task, split)) for split in ("train", "validation", "test")},
+        ranked_on_train=any(isinstance(step, Prune) and reads_data(step.criterion) for step in recipe.steps),
     )
 
 

@@ -30,7 +30,7 @@ def splits(run: Run) -> list[Split]:
 def _train(run: Run) -> str:
     given = (
         ("trained the weights", bool(run.history)),
-        ("ranked the units by importance", 'criterion = "taylor' in run.recipe),
+        ("ranked the units by importance", run.ranked_on_train),
         ("repaired the network after cuts", re.search(r'kind = "recover"|^recover = \[\s*"', run.recipe, re.M)),
     )
     uses = [words for words, done in given if done]
