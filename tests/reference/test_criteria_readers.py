@@ -266,3 +266,10 @@ def test_twins_are_worth_nothing_to_each_other() -> None:
     scores = criteria.cosine_redundancy(model, graph)["one.weight:0"]
     assert scores[[0, 2, 4]].tolist() == pytest.approx([0, 0, 0], abs=1e-9)
     assert float(scores[[1, 3, 5]].min()) > 1e-3
+
+
+def test_units_that_all_point_away_from_each_other_are_worth_more_than_orthogonal_ones() -> None:
+    model, graph = network("mlp")
+    with torch.no_grad():
+        model.two.weight.copy_(torch.eye(5, 6) - torch.tensor([0.2] * 5 + [0.0]))
+    assert criteria.cosine_redundancy(model, graph)["two.weight:0"].tolist() == pytest.approx([1.25] * 5, rel=1e-4)
