@@ -94,7 +94,7 @@ bench-cifar: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.cifar
 
 bench-demo: setup
-	$(BIN)/python -m benchmarks.demo
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.demo
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import zoo
-from .core import EspalierError, FileError
+from .core import EspalierError, FileError, KindError
 from .core.atomic import write_text
 
 if TYPE_CHECKING:
@@ -74,18 +74,25 @@ def compress(model: nn.Module, task: Task, recipe: Recipe | Settings, *, folder:
             from it after a crash. Nothing is written when None.
 
     Raises:
+        KindError: an argument is of another kind.
         ModelError: the model does not run on the task's inputs, or nothing in it can be pruned.
         BudgetError: a budget that no plan can reach.
         UnknownNameError: a pattern that matches nothing.
         TrainingError: the loss is no longer finite.
         FileError: the folder exists, or cannot be written.
     """
-    from .graph.kinds import check_model
+    from .graph.kinds import check_model, check_path
+    from .recipes import Recipe, Settings
     from .recipes.run import Names, run_recipe
-    from .recipes.settings import Settings
+    from .tasks import Task
 
     check_model("compress", model)
-
+    if not isinstance(task, Task):
+        raise KindError(f"compress takes a Task, such as es.load_task(...) returns, not {type(task).__name__}")
+    if not isinstance(recipe, Recipe | Settings):
+        raise KindError(f"compress takes a Recipe or Settings, not {type(recipe).__name__}")
+    if folder is not None:
+        check_path("compress", folder)
     whole = recipe.recipe() if isinstance(recipe, Settings) else recipe
     names = Names(model=getattr(model, "espalier_source", "") or whole.model, data=task.name)
     if folder is None:
@@ -108,11 +115,13 @@ def resume(
         FileError: there is nothing to go on from, or the folder is damaged or foreign.
         RecipeError: the recipe names no model or no data, and none is given.
     """
+    from .graph.kinds import check_path
     from .recipes import files, named, origin
     from .recipes.folder import RECIPE
     from .recipes.located import located
     from .recipes.run import resume as go_on
 
+    check_path("resume", folder)
     path = located(folder)
     recipe = files.read(path / RECIPE)
     foreign = [name for name in (recipe.model, recipe.data) if named.is_own(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 
 from espalier.core import Cost, Surgery
+from espalier.core.run import Measures
 from espalier.graph.operate import operate
-from espalier.measure import compare, latency, race, size_bytes
+from espalier.measure import Comparison, compare, latency, race, size_bytes
 
 
 class Sleeper(nn.Module):
@@ -55,6 +57,23 @@ def test_examples_of_every_kind_are_timed(example: object) -> None:
 def test_the_interval_of_a_median_is_that_of_order_statistics() -> None:
     assert latency.median_interval([float(i) for i in range(15)]) == (3.0, 7.0, 11.0)
     assert latency.median_interval([2.0]) == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(("noise", "rounds"), [(0.0, 10), (0.5, 40)])
+def test_rounds_go_on_while_the_timings_vary_too_much(
+    noise: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(0)
+    monkeypatch.setattr(latency, "_repeats", lambda call: 1)
+    monkeypatch.setattr(latency, "_timed", lambda call, repeats: call() * (1 + noise * draw.uniform(-1, 1)))
+    found = latency.race_runs(lambda: 2.0, lambda: 1.0, 10, within=0.01, most=4)
+    assert found.rounds == rounds and 0.3 < found.ratio[1] < 0.7
+
+
+def test_a_comparison_says_what_its_score_is_of() -> None:
+    measures = [Measures(accuracy=score) for score in (0.5, 0.25)]
+    rows = list(Comparison(*measures, metric="mean_iou").rows())
+    assert [(row.label, row.before, row.after) for row in rows] == [("test mean iou, %", "50.00", "25.00")]
 
 
 def test_a_comparison_is_a_table_and_data() -> None:

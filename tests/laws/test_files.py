@@ -34,6 +34,13 @@ def test_a_saved_cut_comes_back_equal(dense: Tied, saved: Path) -> None:
     assert all(a is b for a, b in zip(back.cell._flat_weights, back.cell.parameters(), strict=True))
 
 
+def test_equal_models_are_equal_files(dense: Tied, saved: Path, tmp_path: Path) -> None:
+    for number in range(8):  # the library's own order of the metadata is another one every time
+        es.save(es.load(saved, dense), tmp_path / f"{number}.safetensors")
+    first, *others = (path.read_bytes() for path in sorted(tmp_path.glob("?.safetensors")))
+    assert all(other == first for other in others)
+
+
 def test_load_accepts_a_factory_and_leaves_a_given_model_alone(dense: Tied, saved: Path) -> None:
     before = state(dense)
     files.load(saved, dense)

@@ -79,6 +79,15 @@ def finished(folder: Path) -> Run:
     return run
 
 
+def test_a_search_measures_its_last_budget_whole(recipe: Recipe, digits: Task, tmp_path: Path) -> None:
+    prune_step, _, measured = recipe.steps
+    searched = prune_step.model_copy(update={"max_drop": 90.0})
+    steps = (searched, measured)
+    es.compress(network(), digits, Recipe(steps=steps, batch_size=256), folder=tmp_path / "run")
+    assert written(tmp_path / "run")
+    assert any("interleaved rounds" in note for note in read_run(tmp_path / "run").notes)
+
+
 def test_killed_with_its_plan_made_a_run_cuts_by_that_plan(recipe: Recipe, digits: Task, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with killed() as patch:

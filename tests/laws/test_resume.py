@@ -18,9 +18,11 @@ from torch import nn
 
 import espalier as es
 from espalier.core import EspalierError, FileError, atomic
-from espalier.recipes import Finetune, Measure, Prune, Recipe, Train, Training
+from espalier.graph.running import fixed_threads
+from espalier.recipes import Finetune, Measure, Prune, Recipe, Train, Training, checkpoints
 from espalier.recipes.folder import read_run
 from espalier.recipes.owner import status_of
+from espalier.recipes.run import interrupted
 from espalier.tasks import Task
 
 from .stopped_runs import Killed, Network, Writes, assert_same, network, record
@@ -155,12 +157,35 @@ def test_what_cannot_be_resumed_says_why(whole: Path, digits: Task, tmp_path: Pa
     with pytest.raises(FileError, match="does not fit"):
         es.resume(folder, nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)), digits)
     progress = folder / "checkpoints" / "progress.json"
-    progress.write_text(progress.read_text().replace('"start"', '"begin"', 1))
+    record = checkpoints._opened(progress.read_text())
+    record["stages"][0]["key"] = "begin"
+    progress.write_text(checkpoints._sealed(record))
     with pytest.raises(FileError, match="another recipe or version"):
+        es.resume(folder, network(), digits)
+    progress.write_text(progress.read_text().replace('"found"', '"lost"', 1))
+    with pytest.raises(FileError, match="does not match its SHA-256"):
         es.resume(folder, network(), digits)
     progress.write_text("{")
     with pytest.raises(FileError, match="damaged"):
         es.resume(folder, network(), digits)
+
+
+def test_a_run_goes_on_with_as_many_threads_as_it_began(digits: Task, tmp_path: Path, monkeypatch) -> None:
+    folder, before = tmp_path / "run", torch.get_num_threads()
+    Writes(monkeypatch, at=20, error=Killed())
+    with fixed_threads(before + 1), pytest.raises(Killed):
+        es.compress(network(), digits, RECIPE, folder=folder)
+    monkeypatch.undo()
+    es.resume(folder, network(), digits)
+    assert read_run(folder).environment["threads"] == str(before + 1) and torch.get_num_threads() == before
+
+
+def test_a_damaged_neighbour_is_not_the_run_to_go_on_with(tmp_path: Path) -> None:
+    neighbour = tmp_path / "other"
+    (neighbour / "checkpoints").mkdir(parents=True)
+    (neighbour / "run.json").write_text("{")
+    (neighbour / "recipe.toml").write_text("a = [")
+    assert interrupted(tmp_path, RECIPE) is None
 
 
 COMMAND = [sys.executable, "-c", "from espalier.cli import main; main()"]

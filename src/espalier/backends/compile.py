@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.operators import Sized
+from ..graph.running import fixed_threads
 from .protocol import BackendError, Run, call, tensors
-from .torch_calls import fixed_threads, time_calls
+from .torch_calls import time_calls
 
 # Inductor calls PyTorch's own kernels for these; everything else it fuses into loops of its own.
 _KERNELS = set(

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.operators import Sized
+from ..graph.running import fixed_threads
 from .protocol import Run, call, tensors
-from .torch_calls import fixed_threads, time_calls
+from .torch_calls import time_calls
 
 # Views and bookkeeping: no time of their own.
 _FREE = set(

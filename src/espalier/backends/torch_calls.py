@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..graph.execute import execute
 from ..graph.operators import Sized
 from ..graph.record import Ref, rebuild
+from ..graph.running import fixed_threads
 from ..graph.sizes import Real
 
 _ACTIVATIONS = ("input", "self", "mat1", "query", "key", "value", "batch1", "batch2")
@@ -45,20 +45,6 @@ def chunks(calls: Sequence[Sized], most: int = 64) -> Iterator[list[Sized]]:
         held += size
     if piece:
         yield piece
-
-
-@contextmanager
-def fixed_threads(threads: int) -> Iterator[None]:
-    """Give PyTorch this many threads."""
-    before = torch.get_num_threads()
-    if before == threads:
-        yield
-        return
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _prepared(sized: Sized) -> tuple[Callable[[], Any], list[Tensor]] | None:

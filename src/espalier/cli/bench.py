@@ -43,9 +43,10 @@ def bench(chosen: Bench) -> Answer:
     for name in chosen.backends:
         if name not in BACKENDS:
             raise UnknownNameError("backend", name, BACKENDS)
-    for option in ("batch", "rounds"):
-        if getattr(chosen, option) < 1:
-            raise BudgetError(f"{option} is {getattr(chosen, option)}: it must be at least 1")
+    for option, least in (("batch", 1), ("rounds", 2), ("threads", 1)):
+        value = getattr(chosen, option)
+        if value is not None and value < least:
+            raise BudgetError(f"{option} is {value}: it must be at least {least}")
     pair = (
         from_name(chosen.network, chosen.batch, chosen.macs)
         if names_model(chosen.network)

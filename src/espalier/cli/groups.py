@@ -42,7 +42,7 @@ def joined(*parts: Any) -> Settings:
     """
     given = {field.name: getattr(one, field.name) for one in parts for field in fields(one)}
     try:
-        return Settings(**{name: value for name, value in given.items() if value != ()})
+        return Settings.model_validate({name: value for name, value in given.items() if value != ()})
     except ValidationError as error:
         raise UsageError("; ".join(re.sub(r"^\w+", lambda name: flag(name[0]), m) for m in mistakes(error))) from error
 

@@ -78,7 +78,8 @@ def _measured(runs: list[Run]) -> Iterator[tuple[str, list[str]]]:
             values = [getattr(getattr(run, when), measure) for run in runs]
             if any(value is not None for value in values):
                 digits = {"accuracy": 4, "latency_ms": 3}.get(measure, 0)
-                yield f"{measure} {when}", [_number(value, digits) for value in values]
+                title = "/".join(sorted({run.metric for run in runs})) if measure == "accuracy" else measure
+                yield f"{title} {when}", [_number(value, digits) for value in values]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -108,7 +108,7 @@ Budget.__init__ = _speaking(Budget.__init__)
 
 def _ratio_or_whole(name: str, value: float) -> None:
     if isinstance(value, float) and not 0.0 < value <= 1.0:
-        raise BudgetError(f"budget {name}={value!r}: a float is a ratio in (0, 1]; write an int for an absolute {name}")
+        raise BudgetError(f"budget {name}={value!r}: with a point it is a share in (0, 1], without one absolute")
     _at_least_one(name, value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from os.path import commonprefix
 
 
 class EspalierError(Exception):
@@ -55,10 +56,19 @@ class UnknownNameError(EspalierError):
 
     def __init__(self, kind: str, name: str, valid: Iterable[str], hint: str = "") -> None:
         choices = sorted(valid)
-        near = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+        near = _nearest(name, choices)
         known = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
-        guess = f" Did you mean {near[0]!r}?" if near else f" Known: {known}." if known else ""
+        guess = f" Did you mean {near!r}?" if near else f" Known: {known}." if known else ""
         super().__init__(f"unknown {kind} {name!r}.{guess}{' ' + hint if hint else ''}")
+
+
+def _nearest(name: str, choices: list[str]) -> str:
+    """Return the choice that is most like a name, among equals the one that begins like it; "" where none is."""
+
+    def likeness(choice: str) -> tuple[float, int]:
+        return difflib.SequenceMatcher(None, choice, name).ratio(), len(commonprefix((choice, name)))
+
+    return max(difflib.get_close_matches(name, choices, n=8, cutoff=0.4), key=likeness, default="")
 
 
 def cause(error: BaseException) -> str:

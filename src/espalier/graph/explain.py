@@ -11,6 +11,8 @@ from .looks import looks
 if TYPE_CHECKING:
     from .graph import Graph
 
+_SHOWN = 8  # names of one residual stream's companions; there may be hundreds
+
 
 def explain(graph: Graph, name: str) -> str:
     """Say which groups a module, a container of modules, a tensor or a group is, who else is, and what freezes it.
@@ -47,7 +49,7 @@ def _groups_of(graph: Graph, name: str) -> Iterator[str]:
         if mine:
             yield f"  {', '.join(map(_place, mine))}: group {group.name}, {group.size} units"
             others = sorted({slot.tensor for slot in group.slots if not _within(slot.tensor, name)})
-            yield "    lives with " + (", ".join(others) or "nothing else")
+            yield "    lives with " + (_listed(others) or "nothing else")
             yield from (f"  {line}" for line in _followed(graph, group))
 
 
@@ -67,6 +69,12 @@ def _looks(graph: Graph, name: str) -> Iterator[str]:
 
 def _followed(graph: Graph, group: Group) -> Iterator[str]:
     yield from (f"  size follows {tie.reason}" for tie in graph.ties if tie.derived == group.name)
+
+
+def _listed(names: list[str]) -> str:
+    """Return the names, or the first few and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + f", and {more} more" if more > 1 else ", ".join(names)
 
 
 def _place(slot: Slot) -> str:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..core import CutError, FileError, Surgery
 from ..core.atomic import replacing
-from .header import Header, check_names, metadata, read_header, sha256
+from .header import Header, check_names, metadata, read_header, sha256, sort_metadata
 from .kinds import check_model, check_path
 from .layers import contradictions
 from .operate import check_surgery, operate
@@ -55,6 +55,7 @@ def save(model: nn.Module, path: str | Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
             save_file(plain, temporary, metadata=entries)
+            sort_metadata(temporary)
     except (OSError, SafetensorError) as error:
         raise FileError(f"cannot write {target}: {error}") from error
 

@@ -40,6 +40,18 @@ class Header:
     proof: str = NOT_PROVED
 
 
+def sort_metadata(path: str | Path) -> None:
+    """Put a file's metadata in the order of their names: the library's own order is another one every time."""
+    with open(path, "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:  # as they were written: the same characters, and spaces up to a round number
+            file.seek(8)
+            file.write(text.ljust(size))
+
+
 def read_header(path: str | Path) -> Header:
     """Return what the file says about itself, checked against its own hashes; no tensor is read.
 

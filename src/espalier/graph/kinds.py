@@ -56,13 +56,13 @@ _WRAPPERS = {
 
 
 def check_path(verb: str, path: object) -> None:
-    """Check that ``path`` names a file.
+    """Check that ``path`` names a file or a folder.
 
     Raises:
         KindError: it is neither a string nor a path.
     """
     if not isinstance(path, str | os.PathLike):
-        raise KindError(f"{verb} takes the path of a file as a string or a Path, not {_kind(path)}")
+        raise KindError(f"{verb} takes a path as a string or a Path, not {_kind(path)}")
 
 
 def check_cut(verb: str, model: object, graph: object, plan: object) -> None:

@@ -48,3 +48,17 @@ def on_device(inputs: Any, model: nn.Module) -> Any:
     """Return a batch's inputs or targets (a tensor, or containers of tensors) where the model is."""
     device = device_of(model)
     return map_tensors(inputs, lambda tensor: tensor.to(device))
+
+
+@contextmanager
+def fixed_threads(threads: int) -> Iterator[None]:
+    """Compute with this many threads: speed depends on it, and the last bits of sums."""
+    before = torch.get_num_threads()
+    if before == threads:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from torch import nn
 
-from ..core import Cost
+from ..core import Cost, KindError
 from ..core.run import Measures
 from ..graph.files import stored_tensors
 from .latency import race
@@ -37,12 +37,14 @@ class Comparison:
         before, after: measures.
         latency_ratio: after / before as (low, median, high); None where latency was not measured.
         conditions: how latency was measured, in words.
+        metric: what the score is of.
     """
 
     before: Measures
     after: Measures
     latency_ratio: tuple[float, float, float] | None = None
     conditions: str = field(default="")
+    metric: str = "accuracy"
 
     def to_data(self) -> dict[str, Any]:
         """Return everything as JSON-ready data, ratios included."""
@@ -61,7 +63,9 @@ class Comparison:
         for name, (label, show) in LABELS.items():
             before, after = getattr(self.before, name), getattr(self.after, name)
             if before is not None and after is not None:
-                yield Row(label, show(before), show(after), None if name == "accuracy" else ratios.get(name))
+                score = name == "accuracy"
+                title = label.replace(name, self.metric.replace("_", " ")) if score else label
+                yield Row(title, show(before), show(after), None if score else ratios.get(name))
 
     def __rich__(self) -> Group:
         """Return the table, and under it how latency was measured."""
@@ -105,7 +109,10 @@ def compare(
 
     Raises:
         ModelError: a model does not run on the example.
+        KindError: no rounds.
     """
+    if rounds < 1:
+        raise KindError(f"compare takes at least one round, not {rounds!r}")
     one, two = costs or (_cost(before, example), _cost(after, example))
     measured = [
         {"macs": cost.macs, "params": cost.params, "activations": cost.activations, "size_bytes": size_bytes(model)}

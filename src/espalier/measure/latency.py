@@ -53,7 +53,8 @@ class Race:
     def conditions(self) -> str:
         """How it was measured, in words."""
         plural = "s" if self.threads > 1 else ""
-        return f"{self.backend}, {self.threads} thread{plural}, median of {self.rounds} interleaved rounds"
+        rounds = f"medians of {self.rounds} interleaved rounds and of their ratios"
+        return f"{self.backend}, {self.threads} thread{plural}, {rounds}"
 
 
 def race(
@@ -83,16 +84,27 @@ def race(
     return replace(timed, threads=count, backend=backend)
 
 
-def race_runs(before: Callable[[], object], after: Callable[[], object], rounds: int) -> Race:
-    """Time two prepared networks in turns."""
+def race_runs(
+    before: Callable[[], object], after: Callable[[], object], rounds: int, *, within: float = 0.0, most: int = 1
+) -> Race:
+    """Time two prepared networks in turns.
+
+    Args:
+        before, after: run a network once.
+        rounds: of each.
+        within: as many rounds again while half of the ratio's 95 % interval is more than this share of it,
+        most: but not more than so many times.
+    """
     calls = (before, after)
     repeats = [_repeats(call) for call in calls]
     seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds):
-        for who in (0, 1) if turn % 2 == 0 else (1, 0):
-            seconds[who].append(_timed(calls[who], repeats[who]))
-    ratios = [a / b for b, a in zip(*seconds, strict=True)]
-    return Race(_timing(seconds[0]), _timing(seconds[1]), median_interval(ratios), rounds, 1)
+    ratio = (0.0, 1.0, math.inf)
+    while len(seconds[0]) < most * rounds and (ratio[2] - ratio[0]) / 2 > within * ratio[1]:
+        for turn in range(rounds):
+            for who in (0, 1) if turn % 2 == 0 else (1, 0):
+                seconds[who].append(_timed(calls[who], repeats[who]))
+        ratio = median_interval([a / b for b, a in zip(*seconds, strict=True)])
+    return Race(_timing(seconds[0]), _timing(seconds[1]), ratio, len(seconds[0]), 1)
 
 
 def median_interval(values: list[float]) -> tuple[float, float, float]:

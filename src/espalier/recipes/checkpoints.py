@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from ..core import FileError
 from ..core.atomic import write_text
 from ..engines.engine import Alone, Engine
+from ..graph.header import sha256
 from . import chance
 from .folder import cannot_write
 from .sharded import read_shards, write_shards
@@ -211,7 +212,7 @@ class Checkpoints:
             "partial": self._partial,
         }
         try:
-            write_text(folder / _FILE, json.dumps(record))
+            write_text(folder / _FILE, _sealed(record))
         except OSError as error:
             raise FileError(cannot_write(folder / _FILE, error)) from error
         names = {_FILE, *(name for data in needed for name in files_of(data))}
@@ -222,7 +223,7 @@ class Checkpoints:
     def _read(self, folder: Path) -> None:
         path = folder / _FILE
         try:
-            record = self.engine.first(lambda: json.loads(path.read_text(encoding="utf-8")))
+            record = self.engine.first(lambda: _opened(path.read_text(encoding="utf-8")))
             if record["espalier_progress"] != _VERSION:
                 raise FileError(f"{path} has version {record['espalier_progress']!r}; this Espalier reads {_VERSION}")
             self._stages, self._partial = list(record["stages"]), record["partial"]
@@ -236,6 +237,23 @@ class Checkpoints:
                 f"the run went on with {self.engine.ranks} processes after {was}: the stage under way began again, and "
                 "the result is not bit by bit what it would have been"
             )
+
+
+def _sealed(record: dict[str, Any]) -> str:
+    """Return a record as JSON with its own SHA-256: whatever is read back is what was written."""
+    return json.dumps({"sha256": sha256(json.dumps(record).encode()), **record})
+
+
+def _opened(text: str) -> dict[str, Any]:
+    """Return what ``_sealed`` was given, as JSON has it.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is something else.
+    """
+    record = json.loads(text)
+    if record.pop("sha256") != sha256(json.dumps(record).encode()):
+        raise ValueError("it does not match its SHA-256")
+    return record
 
 
 def _remove(path: Path) -> None:

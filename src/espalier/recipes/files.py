@@ -18,14 +18,11 @@ import tomli_w
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ..core import EspalierError, FileError
+from ..core import FileError
 from ..core.atomic import write_text
 from .recipe import Recipe
 from .steps import STEPS
-
-
-class RecipeError(EspalierError):
-    """A recipe has mistakes; the message lists them all."""
+from .steps.base import RecipeError
 
 
 def read(path: str | Path) -> Recipe:

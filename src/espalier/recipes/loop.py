@@ -124,7 +124,7 @@ class _Stretch:
         self.learner.model.train()
         for batch, (inputs, targets) in self.batches(position, extra):
             lr = learning_rate(
-                self.training, (position.epoch * self.steps + batch + 1) / (self.training.epochs * self.steps)
+                self.training, (position.epoch * self.steps + batch + 0.5) / (self.training.epochs * self.steps)
             )
             total += self.batch(inputs, targets, batch, lr)
             if batch % self.checked_every == 0:

@@ -30,7 +30,7 @@ class TrainingError(EspalierError):
 
 
 def learning_rate(training: Training, progress: float) -> float:
-    """Return the learning rate at ``progress`` in (0, 1] of a stretch.
+    """Return the learning rate at ``progress`` in (0, 1) of a stretch; steps ask in their middles: none is lost at 0.
 
     *Source* of one-cycle: Smith and Topin, arXiv:1708.07120. *Differs*: (1) momentum stays; (2) the last part is the
     cosine's own end, not a further drop by a factor of ten thousand.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from .. import engines
-from ..core import FileError
+from ..core import EspalierError, FileError
 from ..core.run import Run, Width
-from ..criteria import reads_data
 from ..engines.engine import Engine, placed
 from ..graph import trace
+from ..graph.running import fixed_threads
 from ..measure import Comparison
 from . import files, named, origin
 from .checkpoints import Checkpoints, callers_chance
@@ -117,7 +117,8 @@ def _resumed(folder: Path, model: nn.Module, task: Task, engine: Engine) -> Resu
     recipe, old = files.read(folder / RECIPE), Run.from_json(engine.first(lambda: read_run(folder).to_json()))
     if not (folder / CHECKPOINTS).is_dir():
         raise FileError(f"{folder}: the run is {old.status} and has no checkpoints: there is nothing to resume")
-    with callers_chance(), _owned(folder, engine):
+    threads = int(old.environment["threads"])  # the last bits of its sums depend on them
+    with callers_chance(), _owned(folder, engine), fixed_threads(threads):
         model = _at_rest(model)
         graph = trace(model, task.example())
         run = _new_run(graph, task, recipe, Names(old.model, old.data))
@@ -158,7 +159,9 @@ def interrupted(root: Path, recipe: Recipe) -> Path | None:
 def _is_of(folder: Path, recipe: Recipe) -> bool:
     """Say whether a folder has a run of this recipe that can go on."""
     found = (folder / CHECKPOINTS).is_dir() and (folder / RUN).exists()
-    return found and files.read(folder / RECIPE) == recipe
+    with suppress(EspalierError):  # a neighbour that is damaged is not ours
+        return found and files.read(folder / RECIPE) == recipe
+    return False
 
 
 def _at_rest(model: nn.Module) -> nn.Module:
@@ -191,7 +194,7 @@ def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[
         checkpoints.forget()
     done = journal.run
     conditions = f"latency: {done.latencies[-1].conditions}" if done.latencies else ""
-    return Result(small, done, Comparison(done.before, done.after, done.latency_ratio, conditions))
+    return Result(small, done, Comparison(done.before, done.after, done.latency_ratio, conditions, done.metric))
 
 
 def _untrained(model: nn.Module, work: Work) -> str:
@@ -211,7 +214,7 @@ def _new_run(graph: Graph, task: Task, recipe: Recipe, names: Names) -> Run:
         frozen=graph.frozen,
         widths=tuple(_width(group) for group in graph.groups.values()),
         splits={split: len(getattr(task, split)) for split in ("train", "validation", "test")},
-        ranked_on_train=any(isinstance(step, Prune) and reads_data(step.criterion) for step in recipe.steps),
+        ranked_on_train=any(isinstance(step, Prune) and step.reads_data for step in recipe.steps),
     )
 
 

@@ -7,18 +7,17 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from ..core import EspalierError
 from .files import mistakes
 from .recipe import Recipe
 from .steps import AnyStep, Distill, Finetune, Measure, Prune, Train, Training
-from .steps.base import Backend, Record
+from .steps.base import Backend, RecipeError, Record
 from .steps.prune import in_range, known_criterion, known_method
 from .steps.recover import Recovery
 
 LIMITS = ("macs", "params", "activations", "latency_ms", "size_mb", "max_drop")  # settings, of which one must be given
 
 
-class SettingsError(EspalierError):
+class SettingsError(RecipeError):
     """A setting is out of range; the message lists all that are."""
 
 
@@ -38,7 +37,7 @@ class Settings(Record):
     latency_ms: float | None = Field(default=None, gt=0)
     """milliseconds that a forward pass of the result may take on the backend"""
     size_mb: float | None = Field(default=None, gt=0)
-    """millions of bytes of the result's parameters and buffers"""
+    """millions of bytes of the result's file, model.safetensors, with all that is in it"""
     max_drop: float | None = Field(default=None, ge=0, le=100)
     """points of the metric that may be lost on validation; alone, the smallest network inside it is searched for"""
     backend: Backend = "eager"

@@ -33,7 +33,7 @@ def refusal(
         least, whole, free = (getattr(cost, measure) for cost in (smallest, dense, freest))
         if least > limit:
             lines.append(
-                f"the budget of {number(limit)} {measure} ({limit / whole:.4f} of the network) cannot be reached: "
+                f"the budget of {number(limit)} {measure} ({limit / whole:.2g} of the network) cannot be reached: "
                 f"the smallest plan has {number(least)} ({_up(least / whole)})."
             )
             if free < least:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core import FileError, UnknownNameError
+from ..core import FileError, KindError, UnknownNameError
 from ..core.user_file import is_user_file
 from . import cifar, digits, huggingface, idx, imagefolder, moving_digits, parquet, voc
 from .augment import Augment
@@ -113,9 +113,12 @@ def load_task(
         storage: how much is held in memory, and where decoded images are cached.
 
     Raises:
+        KindError: no batch can have that size.
         UnknownNameError: no such source, or no such function.
         FileError: the data is missing, or cannot be read as images with labels.
     """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise KindError(f"load_task takes a whole number of examples a batch, at least 1, not {batch_size!r}")
     loading = Loading(
         batch_size=batch_size, seed=seed, normalise=normalise, augment=augment, storage=storage or Storage()
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -104,25 +103,14 @@ class Backlog:
 
 def attempt(work: Work, call: Call, threads: int) -> Done:
     """Do a call here; an error is what became of it."""
+    from ...graph.running import fixed_threads
+
     begun = time.perf_counter()
     try:
-        with _threads(threads):
+        with fixed_threads(threads):
             value, error = work(call.payload), ""
     except EspalierError as mistake:
         value, error = None, str(mistake)
     except Exception as mistake:  # whatever a user's own model or data raises: the other calls go on
         value, error = None, cause(mistake)
     return Done(call.key, value, error, time.perf_counter() - begun, call.attempts + 1)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with this many threads: the last bits of sums depend on it."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...core import Budget, BudgetError, Cost
@@ -25,6 +25,7 @@ from ..checkpoints import Handle
 from ..state import State
 from ..steps import Prune
 from ..work import Work
+from . import latency
 from .planning import Target
 from .prune import aim_of, cut_once, trained
 
@@ -42,14 +43,16 @@ def search(step: Prune, name: str, work: Work, handle: Handle) -> Handle:
     work.checkpoints.pin("accepted", accepted)
     for done in range(1, step.max_rounds + 1):
         target = Target(_budget(cost, factor, limits), aim.tables)
-        trial = _trial(step, f"{name}/round-{done}", work, accepted, (target, enough))
+        last = bool(limits) and target.budget == Budget(**limits)  # type: ignore[arg-type]  names are its own
+        trial = _trial(step, f"{name}/round-{done}", work, accepted, (target, enough, last))
         for point in trial.points:
             work.visit(point)
         if trial.points and trial.points[-1].accepted:
             accepted, cost = trial.handle, trial.cost
             work.checkpoints.pin("accepted", accepted)
             work.narrowed(accepted)
-            if limits and all(getattr(cost, measure) <= limit for measure, limit in limits.items()):
+            within = limits and all(getattr(cost, measure) <= limit for measure, limit in limits.items())
+            if last or (within and aim.tables is None):  # milliseconds by tables alone are no measurement
                 ended = "the budget was met"
                 break
         else:
@@ -70,10 +73,12 @@ class _Trial:
     points: tuple[Point, ...] = ()
 
 
-def _trial(step: Prune, key: str, work: Work, accepted: Handle, goal: tuple[Target, float]) -> _Trial:
-    """Cut and mend; train only where that alone loses too much."""
-    target, enough = goal
+def _trial(step: Prune, key: str, work: Work, accepted: Handle, goal: tuple[Target, float, bool]) -> _Trial:
+    """Cut and mend; train only where that alone loses too much. The last budget in milliseconds is measured whole."""
+    target, enough, last = goal
     try:
+        if last and target.tables is not None:
+            target = replace(target, plan=latency.met(step, f"{key}/cut", work, accepted, target))
         handle, cost = cut_once(step, f"{key}/cut", work, accepted, target)
     except BudgetError as error:
         work.journal.note(f"the search met the smallest plan: {str(error).splitlines()[0]}")

@@ -99,9 +99,9 @@ class Prune(Step):
     activations: int | float | None = None
     """peak live activations at batch 1, ratio or absolute"""
     size_bytes: int | None = Field(default=None, ge=1)
-    """bytes of the result's parameters and buffers"""
+    """bytes of the result's file, model.safetensors, with all that is in it"""
     size_ratio: float | None = Field(default=None, gt=0, le=1)
-    """those bytes as a ratio of the dense network's"""
+    """those bytes as a ratio of the dense network's file"""
     latency_ms: float | None = Field(default=None, gt=0)
     """milliseconds of one forward pass on ``backend``"""
     latency_ratio: float | None = Field(default=None, gt=0, le=1)
@@ -175,6 +175,13 @@ class Prune(Step):
             wrong.append(f"{name} works while the network is trained: give finetune with at least one epoch")
         if wrong:
             raise ValueError("; ".join(wrong))
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether units are ranked with training batches."""
+        from ...criteria import reads_data
+
+        return self.method is not None or reads_data(self.criterion)
 
     def budget(self) -> dict[str, Any]:
         """Return ``{measure: limit}`` of those that are given."""

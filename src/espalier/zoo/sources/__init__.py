@@ -98,6 +98,8 @@ def _split(name: str) -> tuple[Any, str]:
     source, colon, rest = name.partition(":")
     if colon and rest and source in SOURCES:
         return SOURCES[source], rest
+    if colon and source in SOURCES:
+        raise KindError(f"{name!r} names no model. {_HOW}")
     if colon:
         raise UnknownNameError("model source", source, SOURCES, _HOW)
     raise UnknownNameError("model", name, _candidates(name), _HOW + f" Sources: {', '.join(SOURCES)}.")
