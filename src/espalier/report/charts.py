@@ -99,7 +99,7 @@ def curve(key: str, title: str, unit: str, values: Sequence[float | None], stage
 def draw(chart: Chart) -> Drawing:
     """Lay out a chart in a frame of WIDTH by HEIGHT pixels."""
     dots = [dot for series in chart.series for dot in series.dots]
-    x_steps = _scale([dot.x for dot in dots], whole=chart.x_label == "epoch")
+    x_steps = steps([dot.x for dot in dots], whole=chart.x_label == "epoch")
     y_steps = nice_ticks(min(dot.y for dot in dots), max(dot.y for dot in dots))
     ends = (min(x_steps[0], *(dot.x for dot in dots)), max(x_steps[-1], *(dot.x for dot in dots)))
 
@@ -117,8 +117,8 @@ def draw(chart: Chart) -> Drawing:
     )
 
 
-def _scale(values: Sequence[float], *, whole: bool) -> list[float]:
-    """Return the ticks of a horizontal axis: whole and inside for epochs, from zero for a cost."""
+def steps(values: Sequence[float], *, whole: bool) -> list[float]:
+    """Return the places that are marked on a horizontal axis: whole and inside for epochs, from zero for a cost."""
     low, high = min(values), max(values)
     if not whole:
         return nice_ticks(min(0.0, low), high)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..core.findings import Bars, Heat, Lines, Part, Strip
-from .charts import nice_ticks
+from .charts import nice_ticks, steps
 
 WIDTH, ROW, LETTER = 760, 22, 6.6  # of a picture, of a row, and of a letter of its labels
 _TOP, _BOTTOM, _RIGHT = 10, 34, 16
@@ -67,7 +67,7 @@ def picture(part: Part) -> Picture | None:
 
 def _strip(part: Strip) -> Picture:
     left = _margin([label for label, _ in part.rows])
-    steps, x = _across([mark.value for _, marks in part.rows for mark in marks], left)
+    marked, x = _across([mark.value for _, marks in part.rows for mark in marks], left)
     offset = ROW / 2 / max(1, len(part.series))
     shapes = tuple(
         Shape(
@@ -81,19 +81,19 @@ def _strip(part: Strip) -> Picture:
     )
     labels = tuple((_middle(row), label) for row, (label, _) in enumerate(part.rows))
     legend = tuple((f"s{i % 6}", name) for i, name in enumerate(part.series))
-    return Picture(WIDTH, _TOP + ROW * len(part.rows) + _BOTTOM, left, _ticks(steps, x), labels, shapes, legend)
+    return Picture(WIDTH, _TOP + ROW * len(part.rows) + _BOTTOM, left, _ticks(marked, x), labels, shapes, legend)
 
 
 def _bars(part: Bars) -> Picture:
     left = _margin([row.label for row in part.rows])
-    steps, x = _across([0.0, *(value for row in part.rows for value in (row.low, row.high, row.value))], left)
+    marked, x = _across([0.0, *(value for row in part.rows for value in (row.low, row.high, row.value))], left)
     shapes: list[Shape] = []
     for number, row in enumerate(part.rows):
         y, (begin, end) = _middle(number), sorted((x(0.0), x(row.value)))
         shapes.append(Shape(begin, y - ROW / 4, "new", row.title, width=end - begin, height=ROW / 2))
         shapes.append(Shape(x(row.low), y - 1, "whisker", row.title, width=x(row.high) - x(row.low), height=2))
     labels = tuple((_middle(number), row.label) for number, row in enumerate(part.rows))
-    return Picture(WIDTH, _TOP + ROW * len(part.rows) + _BOTTOM, left, _ticks(steps, x), labels, tuple(shapes))
+    return Picture(WIDTH, _TOP + ROW * len(part.rows) + _BOTTOM, left, _ticks(marked, x), labels, tuple(shapes))
 
 
 def _heat(part: Heat) -> Picture:
@@ -122,7 +122,7 @@ def _heat(part: Heat) -> Picture:
 def _lines(part: Lines) -> Picture:
     left = 56.0
     points = [point for _, line in part.lines for point in line]
-    steps, x = _across([point[0] for point in points], left)
+    marked, x = _across([point[0] for point in points], left, whole=part.x_label == "epoch")
     rows = nice_ticks(min(p[1] for p in points), max(p[1] for p in points))
     bottom = _CURVES - _BOTTOM
 
@@ -135,7 +135,7 @@ def _lines(part: Lines) -> Picture:
     )
     legend = tuple((f"s{i % 6}", name) for i, (name, _) in enumerate(part.lines))
     levels = tuple((y(value), f"{value:g}") for value in rows)
-    return Picture(WIDTH, _CURVES, left, _ticks(steps, x), (), shapes, legend, levels)
+    return Picture(WIDTH, _CURVES, left, _ticks(marked, x), (), shapes, legend, levels)
 
 
 def _margin(labels: Sequence[str]) -> float:
@@ -147,12 +147,14 @@ def _middle(row: int) -> float:
     return _TOP + (row + 0.5) * ROW
 
 
-def _across(values: Sequence[float], left: float) -> tuple[list[float], Callable[[float], float]]:
-    """Return round numbers that cover the values, and what brings a value to its place."""
-    steps = nice_ticks(min(values), max(values), most=7)
-    span = (steps[-1] - steps[0]) or 1.0
-    return steps, lambda value: left + (WIDTH - left - _RIGHT) * (value - steps[0]) / span
+def _across(
+    values: Sequence[float], left: float, *, whole: bool = False
+) -> tuple[list[float], Callable[[float], float]]:
+    """Return round numbers that cover the values, or whole ones inside, and what brings a value to its place."""
+    marked = steps(values, whole=True) if whole else nice_ticks(min(values), max(values), most=7)
+    low, high = min(marked[0], *values), max(marked[-1], *values)
+    return marked, lambda value: left + (WIDTH - left - _RIGHT) * (value - low) / ((high - low) or 1.0)
 
 
-def _ticks(steps: Sequence[float], x: Callable[[float], float]) -> tuple[tuple[float, str], ...]:
-    return tuple((x(value), f"{value:g}") for value in steps)
+def _ticks(marked: Sequence[float], x: Callable[[float], float]) -> tuple[tuple[float, str], ...]:
+    return tuple((x(value), f"{value:g}") for value in marked)
