@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -134,6 +135,32 @@ def test_a_driver_that_was_killed_goes_on(whole: Any, tmp_path: Path) -> None:
     assert 5 <= known < JOBS
     again = run(study, out)
     assert again.computed == JOBS - known and results(again) == results(outcome)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_ends_driver_and_workers_and_the_same_command_goes_on(whole: Any, tmp_path: Path) -> None:
+    folder, study, outcome = whole
+    (tmp_path / "study.toml").write_text(tomli_w.dumps(data(folder)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CI": "1"}
+    command = [sys.executable, "-m", "espalier", "study", str(tmp_path / "study.toml"), "--out", str(tmp_path)]
+    command += ["--executor", "pool", "--workers", "2"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=listen) as driver:
+        deadline = time.time() + 120
+        while counted(tmp_path / "small") < 3:
+            assert time.time() < deadline and driver.poll() is None
+            time.sleep(0.02)
+        driver.send_signal(signal.SIGINT)
+        _, error = driver.communicate(timeout=60)  # which ends when the workers, too, have closed its stderr
+    assert driver.returncode == 130 and "the same command goes on" in error and "Traceback" not in error
+    known = counted(tmp_path / "small")
+    again = run(study, tmp_path / "small")
+    assert 3 <= known < JOBS and again.computed == JOBS - known and results(again) == results(outcome)
+
+
+def listen() -> None:
+    """A shell's background jobs ignore SIGINT, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def counted(out: Path) -> int:

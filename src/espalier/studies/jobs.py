@@ -123,8 +123,16 @@ def _files(recipe: Recipe) -> Iterator[str]:
 
 def _digest(path: str) -> str:
     """Return the SHA-256 of a file; "" where it cannot be read, which its job will tell of."""
+    place = Path(path).expanduser()
     try:
-        with open(Path(path).expanduser(), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        state = place.stat()
+        return _content(place, state.st_mtime_ns, state.st_size)
     except OSError:
         return ""
+
+
+@cache
+def _content(path: Path, written: int, size: int) -> str:
+    """Return the SHA-256 of a file as it was at a time; many jobs ask for the same."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ Whatever moment the driver or a worker is killed, all that is in the ledger is w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,9 @@ def _run(study: Study, folder: Path, executor: Executor, book: tuple[ledger.Ledg
     results = {key: one for key, one in known.items() if key in ours and not one.error and _there(one, folder)}
     left = [job for job in jobs if job.key not in results]
     failed: dict[str, str] = {}
-    with bar(study.name, len(jobs), len(results)) as advance:
-        for done in executor.run(do, _calls(left, results, folder)):
+    ended = executor.run(do, _calls(left, results, folder))
+    with bar(study.name, len(jobs), len(results)) as advance, closing(ended):
+        for done in ended:
             job = ours[done.key]
             book[0].enter(job, done, code)
             if done.error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -57,10 +57,10 @@ class Executor(Protocol):
         """Calls at a time."""
         ...
 
-    def run(self, work: Work, calls: Sequence[Call]) -> Iterator[Done]:
+    def run(self, work: Work, calls: Sequence[Call]) -> Generator[Done, None, None]:
         """Call ``work(call.payload)`` for each, and yield what became of it as it ends, in any order.
 
-        A call that fails is told of and the others go on; those that come ``after`` it fail too. Closing the iterator
+        A call that fails is told of and the others go on; those that come ``after`` it fail too. Closing the generator
         ends the workers at once.
         """
         ...

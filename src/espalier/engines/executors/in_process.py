@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from .calls import Backlog, Call, Done, Work, attempt
@@ -19,7 +19,7 @@ class InProcess:
     threads: int = 1
     workers: int = 1
 
-    def run(self, work: Work, calls: Sequence[Call]) -> Iterator[Done]:
+    def run(self, work: Work, calls: Sequence[Call]) -> Generator[Done, None, None]:
         """Do each call in turn, those that others wait for first."""
         backlog = Backlog(calls)
         while (call := backlog.take()) is not None:

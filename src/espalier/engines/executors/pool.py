@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -35,7 +35,7 @@ class Pool:
     workers: int = 2
     threads: int = 1
 
-    def run(self, work: Work, calls: Sequence[Call]) -> Iterator[Done]:
+    def run(self, work: Work, calls: Sequence[Call]) -> Generator[Done, None, None]:
         """Do the calls, ``workers`` at a time."""
         backlog = Backlog(calls)
         workers = [_Worker(self.threads) for _ in range(min(self.workers, len(calls)))]

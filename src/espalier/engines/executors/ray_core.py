@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ class RayCore:
     workers: int = 2
     threads: int = 1
 
-    def run(self, work: Work, calls: Sequence[Call]) -> Iterator[Done]:
+    def run(self, work: Work, calls: Sequence[Call]) -> Generator[Done, None, None]:
         """Do the calls, ``workers`` at a time.
 
         Raises:
