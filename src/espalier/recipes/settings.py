@@ -61,7 +61,7 @@ class Settings(Record):
     recover: tuple[Recovery, ...] = ("least_squares",)
     """what mends the network after each cut, before it is trained: batch_norm takes its running statistics anew;
     least_squares refits the weights behind a cut, which keeps most, and holds its batches in memory with their
-    activations; statistics corrects the scale of what a layer norm or softmax reads"""
+    activations; statistics corrects the scale of what a layer norm or RMS norm reads"""
     rounds: int = Field(default=1, ge=1)
     """cuts on the way to a budget, with fine-tuning after each"""
     score_batches: int = Field(default=8, ge=1)

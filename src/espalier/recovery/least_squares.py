@@ -56,7 +56,7 @@ def least_squares(
         fit: how many positions are drawn, which share is held out, which ridges are tried.
 
     Returns:
-        A line a layer, in the order of the forward pass; those that stay as they were say why.
+        A line a layer, in the order of the forward pass, after those that are refused; what stays as it was says why.
 
     Raises:
         ModelError: ``small`` is not what ``plan`` makes of ``dense``; fewer than two batches; or a forward pass that

@@ -28,12 +28,14 @@ def refusal(
         given: the names of the options that make the difference; only those that the user gave.
     """
     dense = costs.dense()
+    inherent = False  # the limit is below what any options reach
     lines = [] if costs.graph.groups else ["This network has no prunable group: nothing in it can be cut."]
     for measure, limit in limits.items():
         least, whole, free = (getattr(cost, measure) for cost in (smallest, dense, freest))
         if least > limit:
+            inherent |= free > limit
             lines.append(
-                f"the budget of {number(limit)} {measure} ({limit / whole:.2g} of the network) cannot be reached: "
+                f"the budget of {number(limit)} {measure} ({limit / whole:.3g} of the network) cannot be reached: "
                 f"the smallest plan has {number(least)} ({_up(least / whole)})."
             )
             if free < least:
@@ -41,11 +43,11 @@ def refusal(
                 lines.append(
                     f"Without your {listed(given)} the smallest is {number(free)} ({_up(free / whole)}), which {reach}."
                 )
-    frozen = frozen_tensors(costs.graph)
+    frozen = frozen_tensors(costs.graph) if inherent else []
     if frozen:
         lines.append("Largest frozen tensors:")
         lines += [f"  {name} ({size:,} elements): {reason}" for size, name, reason in frozen[:_SHOWN]]
-    else:
+    elif inherent:
         lines.append("No tensor is frozen: this is one step a group.")
     return BudgetError("\n".join(lines))
 

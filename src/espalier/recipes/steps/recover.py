@@ -18,6 +18,6 @@ class Recover(Step):
     how: tuple[Recovery, ...] = ("least_squares",)
     """least_squares refits the weights behind a cut so that survivors do the work of all, and needs no batch_norm after
     it; batch_norm takes the running statistics anew, which costs next to nothing; statistics corrects the scale of what
-    a layer norm or softmax reads"""
+    a layer norm or RMS norm reads"""
     batches: int = Field(default=16, ge=2)
     """of the training split; least_squares holds all of them in memory with their activations"""
