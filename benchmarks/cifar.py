@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -71,19 +72,28 @@ def order(networks: list[int], ratios: list[float], arms: list[str], seeds: list
     return items
 
 
-def work(items: list[Item], ledger: Ledger, place: Place) -> None:
-    """Do the items that nobody has done or has in hand, and come back to those that others had."""
+def work(
+    items: list[Item],
+    ledger: Ledger,
+    place: Place,
+    how: tuple[Callable[..., Row], Callable[[Item], tuple]] | None = None,
+) -> None:
+    """Do the items that nobody has done or has in hand, and come back to those that others had.
+
+    ``how`` is what does one (item, place) and what its row's key is; this benchmark's own when None.
+    """
+    do, named = how or (one, key)
     waiting = items
     while waiting:
         later = []
         for item in waiting:
-            if key(item) in done(ledger):
+            if named(item) in done(ledger):
                 continue
             with ledger.claim(claim(item)) as free:
                 if not free:
                     later.append(item)
-                elif key(item) not in done(ledger):
-                    row = one(item, place)
+                elif named(item) not in done(ledger):
+                    row = do(item, place)
                     ledger.add(row)
                     print(f"{time.strftime('%H:%M:%S')} {line(row)}", flush=True)
         waiting = later

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -53,10 +53,10 @@ class Row:
 class Ledger:
     """Finished runs in a folder. Several processes may add to it; a row is there whole or not at all."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, row: type[Row] = Row) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        columns = ", ".join(field.name for field in fields(Row))
+        self.folder, self.row = folder, row
+        columns = ", ".join(field.name for field in fields(row))
         with self._opened() as ledger:
             ledger.execute(
                 f"CREATE TABLE IF NOT EXISTS results ({columns}, "
@@ -66,11 +66,11 @@ class Ledger:
     def rows(self) -> list[Row]:
         """Return all, the oldest first."""
         with self._opened() as ledger:
-            return [Row(*values) for values in ledger.execute("SELECT * FROM results ORDER BY rowid")]
+            return [self.row(*values) for values in ledger.execute("SELECT * FROM results ORDER BY rowid")]
 
     def add(self, row: Row) -> None:
         """Add one; the first of a key stands."""
-        values = [getattr(row, field.name) for field in fields(Row)]
+        values = [getattr(row, field.name) for field in fields(self.row)]
         with self._opened() as ledger:
             ledger.execute(f"INSERT OR IGNORE INTO results VALUES ({', '.join('?' * len(values))})", values)
 
@@ -101,7 +101,7 @@ def report(rows: Iterable[Row]) -> str:
     return "\n\n".join(parts) or "no results yet"
 
 
-def compared(rows: list[Row]) -> str:
+def compared(rows: Sequence[Row]) -> str:
     """Return the arms of one network and ratio beside each other; differences are of the same seeds."""
     by_arm: dict[str, dict[int, Row]] = {}
     for row in rows:

@@ -29,7 +29,7 @@ def short(step: AnyStep) -> AnyStep:
     if isinstance(step, Prune):
         finetune = step.finetune and step.finetune.model_copy(update={"epochs": 1})
         if step.method is not None:
-            return step.model_copy(update={"finetune": finetune, "score_batches": 1})
+            return step.model_copy(update={"finetune": finetune})
         changes = {"finetune": finetune, "rounds": min(step.rounds, 2), "max_rounds": 2, "score_batches": 1, "keep": ()}
         budget = {"latency_ratio": None, "macs": 0.5} if step.latency_ratio else {}
         return step.model_copy(update={**changes, **budget, "recover_batches": 2})

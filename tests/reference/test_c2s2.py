@@ -201,3 +201,14 @@ def test_no_more_is_cut_than_the_budget_asks_and_no_layer_is_emptied() -> None:
     bench.state.goal = aim
     assert bench.state._kept("0.weight:0", torch.tensor([0.1, 0.4, 0.0, 0.9, 0.3, 0.2])) == [1, 3, 4, 5]
     bench.method.stop(bench.state)
+
+
+def test_a_layer_with_one_channel_left_has_had_its_turns() -> None:
+    bench = Bench(C2S2(trials=3), 0.9, 0.9, 0.9, steps=12)
+    bench.step(torch.tensor([1.0, 0, 0, 0, 0, 0]))
+    bench.step()
+    assert bench.state.number == 1 and bench.model[0].out_channels == 1
+    bench.step(torch.tensor([1.0, 0, 0, 0, 0]))
+    bench.step()
+    assert bench.state.phase == "done" and len(bench.notes) == 2
+    bench.method.stop(bench.state)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core import FileError, KindError, UnknownNameError
 from ..core.user_file import is_user_file
-from . import cifar, digits, huggingface, idx, imagefolder, moving_digits, parquet, voc
+from . import cifar, digits, huggingface, idx, imagefolder, moving_digits, parquet, scenes, voc
 from .augment import Augment
 from .build import Loading, build
 from .normalise import Normalise
@@ -23,12 +23,13 @@ _IMAGENET_CROPS = Augment(flip=True, crop_area=(0.08, 1.0))
 
 @dataclass(frozen=True)
 class _Source:
-    """Where splits come from: ``read(path, image_size)``, and whether it reads a folder."""
+    """Where splits come from: ``read(path, image_size)``, and whether it reads a folder; or what makes the task."""
 
-    read: Callable[[Path, int | None], Splits]
+    read: Callable[[Path, int | None], Splits] | None
     folder: bool = True
     normalise: Normalise | None = None
     augment: Augment | None = None
+    task: Callable[[Loading, int | None], Task] | None = None
 
 
 def _cifar(layout: cifar.Layout) -> Callable[[Path, int | None], Splits]:
@@ -63,6 +64,7 @@ _SOURCES = {
     "moving_digits": _Source(
         moving_digits.read, folder=False, normalise=moving_digits.NORMALISE, augment=Augment(flip=False)
     ),
+    "scenes": _Source(None, folder=False, task=scenes.task),
     "mnist": _Source(_mnist, normalise=idx.NORMALISE, augment=Augment(flip=False, pad=2)),
     "cifar10": _Source(_cifar(cifar.CIFAR10)),
     "cifar100": _Source(_cifar(cifar.CIFAR100)),
@@ -96,6 +98,7 @@ def load_task(
 
             - ``digits``: scikit-learn's, 8x8;
             - ``moving_digits``: short videos of them, 8x32x32; the class is the motion;
+            - ``scenes``: the same, strewn over pictures of 64x64, to be found;
             - ``mnist:PATH``, ``cifar10:PATH``, ``cifar100:PATH``: torchvision's cache, or a folder of Parquet files;
             - ``parquet:PATH``: a folder with train.parquet and test.parquet, of images and classes or label maps;
             - ``camvid:PATH``: the same, label maps of eleven classes and 11 for void;
@@ -131,6 +134,9 @@ def load_task(
     if not isinstance(found, str):
         return build(name, huggingface.splits(found, name, image_size), loading)
     kind, path = _parse(found)
+    if kind.task is not None:
+        return kind.task(loading, image_size)
+    assert kind.read is not None
     loading = replace(loading, normalise=normalise or kind.normalise, augment=augment or kind.augment)
     return build(name, kind.read(path, image_size), loading)
 

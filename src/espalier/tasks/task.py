@@ -14,7 +14,7 @@ from .loader import Loader
 from .metrics import Accuracy, Metrics, classification_loss
 from .sealed import Fingerprint, Reading, Sealed
 
-Kind = Literal["classification", "segmentation"]
+Kind = Literal["classification", "segmentation", "detection"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Task:
         input_shape: of one input, without the batch.
         loss: ``loss(outputs, targets)`` returns a scalar; targets may be shares of classes where batches are mixed.
         metrics: what is counted on a split; the first of its names decides.
-        kind: one class an input, or one a pixel.
+        kind: one class an input, one a pixel, or boxes with classes.
         class_names: in the order of the outputs; empty where the data has none.
     """
 

@@ -10,6 +10,7 @@ from .cifar_vgg import cifar_vgg16, cifar_vgg16_quarter
 from .digits_cnn import digits_cnn
 from .fcn import fcn8s, fcn8s_quarter
 from .i3d import i3d, i3d_narrow
+from .pyramid_detector import pyramid_detector
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ NETWORKS = {
     "cifar_vgg16_quarter": Network(cifar_vgg16_quarter, _CIFAR),
     "fcn8s": Network(fcn8s, _CAMVID),
     "fcn8s_quarter": Network(fcn8s_quarter, _CAMVID),
+    "pyramid_detector": Network(pyramid_detector, (1, 64, 64)),
     "digits_cnn": Network(digits_cnn, (1, 8, 8)),
     "i3d": Network(i3d, (3, 16, 224, 224)),
     "i3d_narrow": Network(i3d_narrow, (1, 8, 32, 32)),

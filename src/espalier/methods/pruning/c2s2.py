@@ -276,11 +276,13 @@ class _State:
     def next_trial(self) -> None:
         """Go on with this layer, or the next one, or end."""
         self.trial += 1
-        last = self.trial >= self.method.trials
-        if self._met() or (last and self.number + 1 >= len(self.names)):
+        over = (
+            self.trial >= self.method.trials or self.names[self.number] not in self.graph.groups
+        )  # one channel is left
+        if self._met() or (over and self.number + 1 >= len(self.names)):
             self._tell()
             self.phase = "done"
-        elif last or self.names[self.number] not in self.graph.groups:
+        elif over:
             self._tell()
             self.number += 1
             self.begin_layer()
