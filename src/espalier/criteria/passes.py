@@ -120,9 +120,19 @@ def gradients(value: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tens
     }
 
 
-def times(parameters: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return every parameter times its other, in at least float32."""
-    return {name: widened(weight.detach()) * widened(others[name]) for name, weight in parameters.items()}
+def times(
+    parameters: Mapping[str, Tensor], others: Mapping[str, Tensor], into: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return every parameter times its other, in at least float32.
+
+    Args:
+        into: what an earlier call returned, to be written over: fresh memory costs more than the products.
+    """
+    products = {} if into is None else into
+    for name, weight in parameters.items():
+        factors = widened(weight.detach()), widened(others[name])
+        products[name] = torch.mul(*factors, out=products[name]) if name in products else torch.mul(*factors)
+    return products
 
 
 def _ran(model: nn.Module, batch: Any, number: int) -> Seen:

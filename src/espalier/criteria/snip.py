@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .passes import Batches, Loss, each_loss, gradients, samples_of_all, times, untouched
 from .pooling import pooled
-from .slices import Scores, fold, slot_parameters
+from .slices import Scores, fold, slot_parameters, widened
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -51,7 +51,10 @@ def snip(
         for seen, value in each_loss(model, batches, loss):
             everyone = samples_of_all(seen)
             for name, gradient in gradients(value, parameters).items():
-                sums[name] = sums[name] + gradient * everyone if name in sums else gradient * everyone
+                if name in sums:
+                    sums[name].add_(widened(gradient), alpha=everyone)
+                else:
+                    sums[name] = widened(gradient) * everyone
             samples += everyone
         products = times(parameters, {name: gradient / samples for name, gradient in sums.items()})
     whole = float(sum(float(one.abs().sum(dtype=torch.float64)) for one in products.values()))

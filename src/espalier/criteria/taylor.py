@@ -65,9 +65,10 @@ def taylor(
     """
     if form not in _FORMS:
         raise UnknownNameError("form", form, _FORMS)
-    means = slot_means(model, graph, batches, loss, measure=_weight_times_gradient, each=_FORMS[form], total=torch.abs)
+    products: dict[str, Tensor] = {}
+
+    def measure(value: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return times(parameters, gradients(value, parameters), into=products)
+
+    means = slot_means(model, graph, batches, loss, measure=measure, each=_FORMS[form], total=torch.abs)
     return pooled(graph, slot_parameters(model, graph), means, reduce=reduce, normalise=normalise)
-
-
-def _weight_times_gradient(value: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return times(parameters, gradients(value, parameters))
