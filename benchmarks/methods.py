@@ -150,6 +150,7 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
+    """Return the options of the command line."""
     line = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     line.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES))
     line.add_argument("--networks", type=int, nargs="+", choices=list(NAMES), default=[20])

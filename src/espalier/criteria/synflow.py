@@ -44,16 +44,8 @@ def synflow(model: nn.Module, graph: Graph, *, reduce: str = "sum") -> Scores:
         UnknownNameError: an unknown reduction.
     """
     tensors = slot_parameters(model, graph)
-    twin = forget(copy.deepcopy(model)).double().eval()
+    twin = _unsigned(model, graph)
     given = dict(twin.named_parameters(remove_duplicate=False))
-    shifts = {slot.tensor for group in graph.groups.values() for slot in group.slots if slot.role is Role.SHIFT}
-    with torch.no_grad():
-        for p in given.values():
-            if p.is_floating_point():
-                p.requires_grad_(True).abs_()
-        for name, buffer in twin.named_buffers(remove_duplicate=False):
-            if name in shifts and buffer.is_floating_point():
-                buffer.zero_()
     parameters = {name: given[name] for name in tensors if given[name].is_floating_point()}
     found = torch.autograd.grad(_flow(twin, graph), list(parameters.values()), allow_unused=True)
     products = {
@@ -66,6 +58,20 @@ def synflow(model: nn.Module, graph: Graph, *, reduce: str = "sum") -> Scores:
         if pairs and all(one.isfinite().all() for _, one in pairs) and any(bool(one.any()) for _, one in pairs)
     }
     return completed(model, graph, pooled(graph, tensors, measured, reduce=reduce, normalise="none"))
+
+
+def _unsigned(model: nn.Module, graph: Graph) -> nn.Module:
+    """Return a copy in float64 whose weights have lost their signs and whose running means are zero."""
+    twin = forget(copy.deepcopy(model)).double().eval()
+    shifts = {slot.tensor for group in graph.groups.values() for slot in group.slots if slot.role is Role.SHIFT}
+    with torch.no_grad():
+        for p in twin.parameters():
+            if p.is_floating_point():
+                p.requires_grad_(True).abs_()
+        for name, buffer in twin.named_buffers(remove_duplicate=False):
+            if name in shifts and buffer.is_floating_point():
+                buffer.zero_()
+    return twin
 
 
 def _flow(twin: nn.Module, graph: Graph) -> Tensor:

@@ -276,9 +276,8 @@ class _State:
     def next_trial(self) -> None:
         """Go on with this layer, or the next one, or end."""
         self.trial += 1
-        over = (
-            self.trial >= self.method.trials or self.names[self.number] not in self.graph.groups
-        )  # one channel is left
+        alone = self.names[self.number] not in self.graph.groups  # one channel is left
+        over = alone or self.trial >= self.method.trials
         if self._met() or (over and self.number + 1 >= len(self.names)):
             self._tell()
             self.phase = "done"
