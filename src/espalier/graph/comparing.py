@@ -208,6 +208,7 @@ def _stepped(model: nn.Module, pair: Pair) -> list[Tensor]:
     if any(t.requires_grad for t in outputs):
         total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs if t.requires_grad)
         total.backward()  # type: ignore[union-attr]
+        model.zero_grad()  # that they exist was the question; the masked record needs the memory
     return outputs
 
 

@@ -70,6 +70,10 @@ class MaskedReplay(Replay):
                 self.masks[value] = mask
                 self.values[value] = self.values[value].masked_fill(mask == 0, 0)
 
+    def forget(self, value: int) -> None:
+        super().forget(value)
+        self.masks.pop(value, None)
+
     def step(self, index: int, op: Op) -> None:
         recorded = (op.args, op.kwargs) if index in self.steady else self._recomputed(op)
         args, kwargs = rebuild(recorded, self.operand)

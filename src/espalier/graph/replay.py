@@ -69,8 +69,12 @@ class Replay:
             for index, op in enumerate(self.record.ops):
                 self.step(index, op)
                 for value in self._last.get(index, ()):
-                    self.values.pop(value, None)
+                    self.forget(value)
         return [self.values[v] for v in self.record.outputs]
+
+    def forget(self, value: int) -> None:
+        """Let go of what no operator reads any more."""
+        self.values.pop(value, None)
 
     def step(self, index: int, op: Op) -> None:
         """Run one operator."""
