@@ -35,8 +35,8 @@ Call = Callable[[], Any]
 WRONG: list[tuple[Call, str]] = [
     (lambda: es.save(3, "x.safetensors"), "save takes an nn.Module as its model, not int"),
     (lambda: es.save(MODEL.state_dict(), "x.safetensors"), "load them into one"),
-    (lambda: es.save(MODEL, 3), "save takes the path of a file .* not int"),
-    (lambda: es.load(3, MODEL), "load takes the path of a file"),
+    (lambda: es.save(MODEL, 3), "save takes a path .* not int"),
+    (lambda: es.load(3, MODEL), "load takes a path"),
     (lambda: es.trace(3, torch.zeros(1)), "trace takes an nn.Module as its model, not int"),
     (lambda: es.trace(Net, torch.zeros(1)), r"not the class Net: give an instance, Net\(\.\.\.\)"),
     (lambda: es.trace("timm:resnet18", torch.zeros(1)), r"es.model\('timm:resnet18'\) builds one"),

@@ -24,7 +24,7 @@ def deep_copy(model: nn.Module, memo: dict[int, Any]) -> Any:
     """
     if id(model) in memo:
         return memo[id(model)]
-    if not _plain(type(model)):
+    if not _plain(type(model)) or "_modules" not in vars(model):  # TorchScript keeps its own
         return copy.deepcopy(model, memo)
     twin = memo[id(model)] = object.__new__(type(model))
     state = model.__getstate__()

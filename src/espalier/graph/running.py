@@ -52,9 +52,9 @@ def on_device(inputs: Any, model: nn.Module) -> Any:
 
 @contextmanager
 def fixed_threads(threads: int) -> Iterator[None]:
-    """Compute with this many threads: speed depends on it, and the last bits of sums."""
+    """Compute with this many threads, or with as many as there are for 0: the last bits of sums depend on it."""
     before = torch.get_num_threads()
-    if before == threads:
+    if threads in (0, before):
         yield
         return
     torch.set_num_threads(threads)

@@ -117,7 +117,7 @@ def _resumed(folder: Path, model: nn.Module, task: Task, engine: Engine) -> Resu
     recipe, old = files.read(folder / RECIPE), Run.from_json(engine.first(lambda: read_run(folder).to_json()))
     if not (folder / CHECKPOINTS).is_dir():
         raise FileError(f"{folder}: the run is {old.status} and has no checkpoints: there is nothing to resume")
-    threads = int(old.environment["threads"])  # the last bits of its sums depend on them
+    threads = int(old.environment.get("threads", 0))  # the last bits of its sums depend on them
     with callers_chance(), _owned(folder, engine), fixed_threads(threads):
         model = _at_rest(model)
         graph = trace(model, task.example())
