@@ -45,14 +45,14 @@ def aliases(model: nn.Module) -> dict[str, str]:
 def every_name(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield ``(name, tensor)`` for all names, tied ones several times: parameters, then buffers, then attributes."""
     parts = model.named_modules(remove_duplicate=False)
-    modules = [(f"{path}." if path else "", vars(module)) for path, module in parts]
+    modules = [(f"{path}." if path else "", module) for path, module in parts]
     for kind in ("_parameters", "_buffers"):
-        for prefix, own in modules:
-            for name, tensor in own[kind].items():
+        for prefix, module in modules:
+            for name, tensor in getattr(module, kind).items():
                 if tensor is not None:
                     yield prefix + name, tensor
-    for prefix, own in modules:
-        for name, value in own.items():
+    for prefix, module in modules:
+        for name, value in vars(module).items():
             if isinstance(value, Tensor):
                 yield prefix + name, value
 
