@@ -150,3 +150,16 @@ def test_rounds_learn_what_the_dense_network_says_where_asked() -> None:
 
     plain, again, taught = weights(distill=False), weights(distill=False), weights(distill=True)
     assert torch.equal(plain, again) and not torch.allclose(plain, taught)
+
+
+def test_the_interval_of_the_drop_is_student_s() -> None:
+    drops = [0.1, 0.3, 0.2, 0.4]
+    dense, small = nn.Linear(1, 1), nn.Linear(1, 1)
+    task = SimpleNamespace(
+        validation=list(range(4)), evaluate=lambda model, batch: 1.0 if model is dense else 1.0 - drops[batch[0]]
+    )
+    work: Any = SimpleNamespace(engine=SimpleNamespace(device=torch.device("cpu")), task=task)
+    states: Any = (SimpleNamespace(model=dense), SimpleNamespace(model=small))
+    found = room.paired_spread(work, *states)
+    # sd 0.1291 / sqrt(4) times t(3) = 3.1824
+    assert found["batches"] == 4 and found["half"] == pytest.approx(3.1824 * 0.12909944 / 2, rel=1e-4)

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from scipy import stats
+
 from ...core import Budget, BudgetError, Cost
 from ...core.run import Point
 from ...engines.engine import placed
@@ -124,12 +126,15 @@ def _conclude(step: Prune, name: str, work: Work, accepted: Handle, why: tuple[f
 def paired_spread(work: Work, dense: State, small: State) -> dict[str, Any]:
     """Return half of the 95 % interval of the metric's drop on validation.
 
-    half = 1.96 * standard deviation over batches of (dense - small) / sqrt(batches)
+    half = t * standard deviation over batches of (dense - small) / sqrt(batches)
+
+    t is Student's 0.975 quantile at batches - 1 degrees of freedom; a short last batch counts as a whole one.
     """
     differences = []
     with placed(work.engine.device, dense.model, small.model):
         for batch in work.task.validation:
             before, after = (work.task.evaluate(state.model, [batch]) for state in (dense, small))
             differences.append(before - after)
-    spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
-    return {"half": 1.96 * spread / math.sqrt(len(differences)), "batches": len(differences)}
+    count = len(differences)
+    half = stats.t.ppf(0.975, count - 1) * statistics.stdev(differences) / math.sqrt(count) if count > 1 else 0.0
+    return {"half": float(half), "batches": count}
