@@ -121,3 +121,10 @@ def test_hostile_metadata_is_refused(dense: Tied, saved: Path) -> None:
         with pytest.raises(FileError, match=message):
             files.load(saved, dense)
         saved.write_bytes(original)
+
+
+def test_a_name_that_would_command_a_terminal_is_refused(dense: Tied, saved: Path) -> None:
+    rewrite(saved, architecture="timm:\x1b[2Jgone")
+    with pytest.raises(FileError, match="characters that cannot be shown") as refused:
+        files.load(saved, dense)
+    assert "\x1b" not in str(refused.value)

@@ -86,6 +86,8 @@ def read_header(path: str | Path) -> Header:
     proof = entries.get(_PROOF, NOT_PROVED)
     if proof not in (*PROOFS, NOT_PROVED):
         raise FileError(f"{source} is damaged or foreign: its proof is {proof!r:.20}, and none of {', '.join(PROOFS)}")
+    if not entries["architecture"].isprintable():  # it is shown, in terminals too
+        raise FileError(f"{source} is damaged: the name of its architecture holds characters that cannot be shown")
     return Header(entries["architecture"], surgery, aliases, tensors, proof)
 
 

@@ -111,7 +111,7 @@ def schema() -> dict[str, Any]:
 def mistakes(error: ValidationError, root: type[BaseModel] = Recipe) -> list[str]:
     """Return one line a mistake: where it is, what it is, and the nearest valid key of what ``root`` is made of."""
     found = [dict(one) for one in error.errors(include_url=False)]
-    return [_line(one, root) for one in found if not _follows(one, found)]
+    return list(dict.fromkeys(_line(one, root) for one in found if not _follows(one, found)))
 
 
 def _follows(error: dict[str, Any], errors: Sequence[dict[str, Any]]) -> bool:
