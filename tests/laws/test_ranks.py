@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,26 +17,15 @@ import espalier as es
 from espalier.core import KindError
 
 from . import ranks_job as job
-from .ranks_job import PATIENCE_SECONDS, WORLD, group, network, plan
+from .launching import every_rank
+from .ranks_job import WORLD, group, network, plan
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each rank of a group said of every case."""
     folder = tmp_path_factory.mktemp("ranks")
-    source = Path(es.__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, job.__file__, str(folder)]
-    processes = [
-        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(WORLD)
-    ]
-    try:
-        words = [process.communicate(timeout=PATIENCE_SECONDS)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()  # a rank that was left waiting
-    assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(words)[-4000:]
+    every_rank([sys.executable, job.__file__, str(folder)])
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(WORLD)]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .fallback import completed
 from .passes import Batches, Loss
-from .reader_calls import ReaderCall, call_sums
+from .reader_calls import ReaderCall, weighed
 from .slices import Scores
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def n2ps(model: nn.Module, graph: Graph, *, batches: Batches, loss: Loss | None 
     Raises:
         ModelError: no batches, or one that does not suit the model.
     """
-    sums, samples = call_sums(model, graph, batches, _activations)
-    known = {name: sum(_score(one, samples) for one in readings) for name, readings in sums.items()}
-    return completed(model, graph, {name: one for name, one in known.items() if isinstance(one, Tensor)})
+    return completed(model, graph, weighed(model, graph, batches, _activations, torch.abs))
 
 
 def _activations(call: ReaderCall) -> Tensor:
@@ -44,8 +42,3 @@ def _activations(call: ReaderCall) -> Tensor:
     rest = [d for d in range(call.x.dim()) if d != call.dim]
     rows = call.x.shape[0] if call.dim > 0 else 1
     return call.with_weights(call.x.mean(rest, dtype=torch.float64) * rows)
-
-
-def _score(sums: Tensor, samples: float) -> Tensor:
-    activations, weights, batches = sums
-    return ((activations / samples).abs() * weights / batches).sum(1)

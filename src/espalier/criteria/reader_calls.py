@@ -134,6 +134,33 @@ def call_sums(
     return {name: one for name, one in found.items() if name}, float(found[""][0])
 
 
+def weighed(
+    model: nn.Module,
+    graph: Graph,
+    batches: Batches,
+    take: Callable[[ReaderCall], Tensor],
+    size: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """Return what units send to their readers, for groups that are read.
+
+        score[u] = sum over readers, channels c of u ( size( mean over samples ( take[c] ) ) * sum_i | W[i, c] | )
+
+    Args:
+        take: makes of a call ``with_weights`` of a number a channel, summed over samples.
+        size: of the mean.
+
+    Raises:
+        ModelError: as ``call_sums``.
+    """
+    sums, samples = call_sums(model, graph, batches, take)
+
+    def score(one: Tensor) -> Tensor:
+        numbers, weights, seen = one
+        return (size(numbers / samples) * weights / seen).sum(1)
+
+    return {name: torch.stack([score(one) for one in readings]).sum(0) for name, readings in sums.items() if readings}
+
+
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 

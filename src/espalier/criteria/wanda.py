@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .fallback import completed
 from .passes import Batches, Loss
-from .reader_calls import ReaderCall, call_sums
+from .reader_calls import ReaderCall, weighed
 from .slices import Scores
 
 if TYPE_CHECKING:
@@ -34,16 +34,9 @@ def wanda(model: nn.Module, graph: Graph, *, batches: Batches, loss: Loss | None
     Raises:
         ModelError: no batches, or one that does not suit the model.
     """
-    sums, samples = call_sums(model, graph, batches, _squares)
-    known = {name: sum(_score(one, samples) for one in readings) for name, readings in sums.items()}
-    return completed(model, graph, {name: one for name, one in known.items() if isinstance(one, Tensor)})
+    return completed(model, graph, weighed(model, graph, batches, _squares, torch.sqrt))
 
 
 def _squares(call: ReaderCall) -> Tensor:
     rest = [d for d in range(call.x.dim()) if d != call.dim]
     return call.with_weights(call.x.square().sum(rest, dtype=torch.float64))
-
-
-def _score(sums: Tensor, samples: float) -> Tensor:
-    squares, weights, batches = sums
-    return ((squares / samples).sqrt() * weights / batches).sum(1)
