@@ -18,6 +18,7 @@ from .chance import HIGH, Certain, draws, is_settled, same_chance, shares
 from .checking import checking_copy, checking_example
 from .graph import Graph
 from .layers import whole_surgery
+from .light_step import light_step
 from .masked import MaskedReplay
 from .operate import operate
 from .paths import at_checked_values, other_layers, trains_at_any_values
@@ -204,10 +205,11 @@ def _trains_dense(pair: Pair) -> bool:
 def _stepped(model: nn.Module, pair: Pair) -> list[Tensor]:
     """Run forward and backward; return the outputs."""
     own = map_tensors(pair.example, Tensor.clone)
-    outputs = list(tensors_in(run_model(model, own, pair.graph.forward_fn)))
-    if any(t.requires_grad for t in outputs):
-        total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs if t.requires_grad)
-        total.backward()  # type: ignore[union-attr]
+    with light_step():
+        outputs = list(tensors_in(run_model(model, own, pair.graph.forward_fn)))
+        if any(t.requires_grad for t in outputs):
+            total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs if t.requires_grad)
+            total.backward()  # type: ignore[union-attr]
         model.zero_grad()  # that they exist was the question; the masked record needs the memory
     return outputs
 
