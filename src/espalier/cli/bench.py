@@ -11,7 +11,7 @@ from rich.table import Table
 from .. import backends
 from ..backends.protocol import BackendError
 from ..backends.registry import BACKENDS
-from ..core import BudgetError, UnknownNameError
+from ..core import UnknownNameError
 from ..measure import race
 from ..measure.machine import machine
 from ..recipes.located import located, names_model
@@ -43,10 +43,6 @@ def bench(chosen: Bench) -> Answer:
     for name in chosen.backends:
         if name not in BACKENDS:
             raise UnknownNameError("backend", name, BACKENDS)
-    for option, least in (("batch", 1), ("rounds", 2), ("threads", 1)):
-        value = getattr(chosen, option)
-        if value is not None and value < least:
-            raise BudgetError(f"{option} is {value}: it must be at least {least}")
     pair = (
         from_name(chosen.network, chosen.batch, chosen.macs)
         if names_model(chosen.network)

@@ -18,6 +18,7 @@ from ..engines import leads
 from ..recipes.files import mistakes
 from . import COMMANDS, options
 from .answer import Answer
+from .groups import checked
 from .usage import UsageError, mistake
 
 
@@ -52,18 +53,19 @@ def _chosen(name: str, arguments: Sequence[str]) -> Any:
     """Read the options; help ends with examples.
 
     Raises:
-        UsageError: the command does not take these words.
+        UsageError: the command does not take these words, or not these values.
     """
     helps = not {"-h", "--help"}.isdisjoint(arguments)
     kind = tyro.conf.OmitArgPrefixes[_OPTIONS[name]]
     try:
         with nullcontext() if helps else redirect_stderr(StringIO()):  # its own words on a mistake fill a screen
-            return tyro.cli(kind, prog=f"espalier {name}", args=list(arguments))
+            chosen = tyro.cli(kind, prog=f"espalier {name}", args=list(arguments))
     except SystemExit as stop:
         if not stop.code:
             print("\n".join(["examples:", *(f"  {line}" for line in options.EXAMPLES[name])]) if helps else "")
             raise
         raise UsageError(mistake(name, _OPTIONS[name], arguments, options.EXAMPLES[name][0])) from stop
+    return checked(chosen)
 
 
 def _obey(name: str, chosen: Any) -> Answer:

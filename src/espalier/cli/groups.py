@@ -7,7 +7,7 @@ from dataclasses import fields, make_dataclass
 from typing import Annotated, Any
 
 import tyro
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..recipes import Settings
@@ -44,7 +44,25 @@ def joined(*parts: Any) -> Settings:
     try:
         return Settings.model_validate({name: value for name, value in given.items() if value != ()})
     except ValidationError as error:
-        raise UsageError("; ".join(re.sub(r"^\w+", lambda name: flag(name[0]), m) for m in mistakes(error))) from error
+        raise refusal(error) from error
+
+
+def checked(chosen: Any) -> Any:
+    """Return a command's options, every value checked against its field.
+
+    Raises:
+        UsageError: some are out of range; all are named.
+    """
+    given = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
+    try:
+        return TypeAdapter(type(chosen)).validate_python(given)
+    except ValidationError as error:
+        raise refusal(error) from error
+
+
+def refusal(error: ValidationError) -> UsageError:
+    """Return all of pydantic's mistakes as one of the command line, by the options' names."""
+    return UsageError("; ".join(re.sub(r"^\w+", lambda name: flag(name[0]), m) for m in mistakes(error)))
 
 
 def _shown(field: FieldInfo) -> Any:

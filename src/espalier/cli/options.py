@@ -1,4 +1,7 @@
-"""What each command takes. Fields become options; the help is their docstring, or that of a type they share."""
+"""What each command takes. Fields become options; the help is their docstring, or that of a type they share.
+
+tyro reads the words of a line into these; pydantic then checks every value against its field (``dispatch``).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from pydantic import Field
 
 from ..recipes import Settings
 from ..recipes.settings import LIMITS
@@ -22,7 +26,10 @@ _Name = Annotated[
 _Folder = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="the run folder")]
 _Place = Annotated[str, tyro.conf.arg(metavar="FOLDER", help="where the run folder goes")]
 _Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
-_Whole = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+_Whole = Annotated[int | None, Field(ge=1), tyro.conf.arg(metavar="N", help_behavior_hint="")]
+_Count = Annotated[int, Field(ge=1)]
+_Ratio = Annotated[float, Field(gt=0, lt=1)]
+_Seed = Annotated[int, Field(ge=0)]
 _Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 _Trust = Annotated[
     _Flag,
@@ -48,9 +55,9 @@ else:
 class Demo:
     """Train a small network on scikit-learn's handwritten digits, compress it, prove it, save it and measure it."""
 
-    macs: float = 0.3
+    macs: _Ratio = 0.3
     """multiply-accumulates the result may cost, as a ratio"""
-    seed: int = 0
+    seed: _Seed = 0
     """of everything random"""
     out: _Place = "runs"
     json: _Flag = False
@@ -106,7 +113,7 @@ class Run:
     """digits, parquet:PATH, imagefolder:PATH, ..."""
     engine: _Text = None
     """under torchrun: ddp or fsdp"""
-    seed: _Whole = None
+    seed: Annotated[int | None, Field(ge=0), tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """of everything random"""
     out: _Place = "runs"
     json: _Flag = False
@@ -143,7 +150,7 @@ class Study:
     """study.toml, .yaml or .json"""
     executor: Literal["inprocess", "pool", "ray"] = "inprocess"
     """where its runs go: one after another, processes of this machine, or the Ray cluster that RAY_ADDRESS names"""
-    workers: int = 2
+    workers: _Count = 2
     """runs at a time, of pool and ray"""
     any_code: _Flag = False
     """take results that another version of Espalier's code has left in the folder, instead of computing them again"""
@@ -179,13 +186,13 @@ class Bench:
     """a run folder: its dense network and its result; or a model's name: that network, and a cut of it"""
     backends: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = ()
     """some of eager, compile, onnxruntime and openvino; all when not given"""
-    batch: int = 1
+    batch: _Count = 1
     """inputs of a forward pass"""
     threads: _Whole = None
     """of the backend; PyTorch's own number when not given"""
-    rounds: int = 30
+    rounds: Annotated[int, Field(ge=2)] = 30
     """timings of each network"""
-    macs: float = 0.5
+    macs: _Ratio = 0.5
     """for a model's name: the ratio of multiply-accumulates that its cut keeps"""
     trust: _Trust = False
     json: _Flag = False
@@ -199,7 +206,7 @@ class Export:
     run: _Folder
     to: Literal["onnx", "openvino", "pt2"] = "onnx"
     """ONNX, OpenVINO IR or torch.export's own format"""
-    batch: int = 1
+    batch: _Count = 1
     """inputs of a forward pass; the exported network takes as many"""
     out: _Text = None
     """path of the file; model.onnx, .xml or .pt2 in the run folder when not given"""
