@@ -12,7 +12,7 @@ from torch import nn
 
 from espalier.core import Cost, Surgery
 from espalier.core.run import Measures
-from espalier.graph.operate import operate
+from espalier.graph.surgery.operate import operate
 from espalier.measure import Comparison, compare, latency, race, size_bytes
 
 

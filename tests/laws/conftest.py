@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espalier.graph import files
-from espalier.graph.operate import operate
+from espalier.graph.surgery.operate import operate
 from espalier.tasks import Task, load_task
 
 from .model_files import Tied, surgery

@@ -18,7 +18,7 @@ import espalier as es
 from espalier.backends import BACKENDS, BackendError, ExportError, export, onnx_file
 from espalier.backends.agreement import compared
 from espalier.core import FileError, UnknownNameError
-from espalier.graph.operators import operators
+from espalier.graph.probes.operators import operators
 
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "compile" else name for name in BACKENDS]
 SUFFIXES = (".onnx", ".xml", ".pt2")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import espalier as es
 from espalier.core import BudgetError, ProofError, UnknownNameError
-from espalier.graph.hearing import hearing
-from espalier.graph.sizes import Size
+from espalier.graph.recording.hearing import hearing
+from espalier.graph.recording.sizes import Size
 
 
 class Decides(nn.Module):

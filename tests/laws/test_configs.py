@@ -17,8 +17,8 @@ from torch.testing import assert_close
 import espalier as es
 from espalier.core import EspalierWarning, Plan
 from espalier.graph import Graph
-from espalier.graph.describing import Observation, describe_sizes
 from espalier.graph.file_size import FileSize
+from espalier.graph.surgery.describing import Observation, describe_sizes
 from espalier.zoo.sources import torchvision_operators
 
 transformers = pytest.importorskip("transformers")

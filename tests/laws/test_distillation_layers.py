@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import espalier as es
 from espalier.core import Role, Slice, Surgery, UnknownNameError
-from espalier.graph.operate import operate
+from espalier.graph.surgery.operate import operate
 from espalier.losses import (
     AttentionTransfer,
     DistillationError,

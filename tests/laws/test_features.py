@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import espalier as es
 from espalier.core import CutError, Slice, Surgery
-from espalier.graph.features import features, kept_positions, surviving
+from espalier.graph.probes.features import features, kept_positions, surviving
 
 from .networks.distillation import NETWORKS, pair
 

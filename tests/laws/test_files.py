@@ -15,7 +15,7 @@ from torch import nn
 import espalier as es
 from espalier.core import FileError, SetAttribute, Surgery
 from espalier.graph import files
-from espalier.graph.operate import operate
+from espalier.graph.surgery.operate import operate
 
 from .model_files import Tied, hashed, read, rewrite, state, state_on_disk, surgery
 

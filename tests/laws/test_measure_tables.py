@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import espalier as es
 from espalier import backends, measure
 from espalier.core import BudgetError, ModelError
-from espalier.graph.operators import operators
+from espalier.graph.probes.operators import operators
 from espalier.measure.layers import along, design, example_of
 from espalier.selection import Tables, TablesError
 from espalier.selection.latency import LatencyModel

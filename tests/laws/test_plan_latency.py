@@ -15,7 +15,7 @@ from torch import nn
 import espalier as es
 from espalier.core import BudgetError
 from espalier.graph import Graph
-from espalier.graph.operators import Counts, operators, widest
+from espalier.graph.probes.operators import Counts, operators, widest
 from espalier.selection import Conditions, Tables, TablesError
 from espalier.selection.latency import LatencyModel
 from espalier.selection.staircase import Surface

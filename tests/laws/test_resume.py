@@ -18,7 +18,7 @@ from torch import nn
 
 import espalier as es
 from espalier.core import EspalierError, FileError, atomic
-from espalier.graph.running import fixed_threads
+from espalier.graph.recording.running import fixed_threads
 from espalier.recipes import Finetune, Measure, Prune, Recipe, Train, Training, checkpoints
 from espalier.recipes.folder import read_run
 from espalier.recipes.owner import status_of

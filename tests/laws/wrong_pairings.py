@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor, nn
 
 import espalier as es
-from espalier.graph.rules import pieces
+from espalier.graph.axes.rules import pieces
 
 
 def plain(_: nn.Module, z: Tensor, __: Tensor) -> Tensor:

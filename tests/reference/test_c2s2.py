@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import espalier as es
 from espalier.graph import gates
-from espalier.graph.gates import fold_gates_, ungated
+from espalier.graph.probes.gates import fold_gates_, ungated
 from espalier.methods import Restore, Snapshot
 from espalier.methods.pruning.c2s2 import C2S2
 from espalier.methods.pruning_layer import PruningLayer

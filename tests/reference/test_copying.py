@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from espalier.graph.copying import deep_copy
+from espalier.graph.recording.copying import deep_copy
 
 
 class Itself(nn.Linear):

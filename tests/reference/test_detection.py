@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import espalier as es
 from espalier.core import ModelError
-from espalier.graph.joined import joined
+from espalier.graph.probes.joined import joined
 from espalier.methods.pruning.group_fisher import GroupFisher
 from espalier.recipes import Measure, Prune, Recipe, Train, Training
 from espalier.tasks import Task, load_task

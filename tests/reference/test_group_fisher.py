@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import espalier as es
-from espalier.graph.joined import joined
+from espalier.graph.probes.joined import joined
 from espalier.methods.pruning.group_fisher import GroupFisher
 from espalier.zoo.sources.torchvision_operators import declare
 

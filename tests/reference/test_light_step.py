@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from espalier.graph import light_step as module
-from espalier.graph.light_step import light_step
+from espalier.graph.proof import light_step as module
+from espalier.graph.proof.light_step import light_step
 
 
 def _network() -> nn.Sequential:

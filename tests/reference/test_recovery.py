@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from espalier import cut, trace
 from espalier.core import ModelError, Plan
-from espalier.graph.regressions import KINDS
+from espalier.graph.probes.regressions import KINDS
 from espalier.recovery import Fit, least_squares, reestimate_batch_norm, rescale_statistics
 from espalier.recovery.normal_equations import Moments, choose
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import espalier as es
 from espalier.core import Plan
-from espalier.graph.gates import ungated
+from espalier.graph.probes.gates import ungated
 from espalier.methods import MethodError
 from espalier.methods.grad_norm import balanced, gradient_norm
 from espalier.methods.pruning.soft_knowledge_relocation import SoftKnowledgeRelocation

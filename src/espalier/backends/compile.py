@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..graph.operators import Sized
-from ..graph.running import fixed_threads
+from ..graph.probes.operators import Sized
+from ..graph.recording.running import fixed_threads
 from .protocol import BackendError, Run, call, tensors
 from .torch_calls import time_calls
 

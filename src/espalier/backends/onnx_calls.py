@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..graph.operators import Sized
-from ..graph.record import Ref
+from ..graph.probes.operators import Sized
+from ..graph.recording.record import Ref
 from .torch_calls import groups
 
 OPSET = 20

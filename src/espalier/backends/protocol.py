@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from ..core import EspalierError
-from ..graph.operators import Sized
+from ..graph.probes.operators import Sized
 
 Run = Callable[[], list[Tensor]]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..graph.operators import Sized
+from ..graph.probes.operators import Sized
 from .onnx_calls import WRITERS, Branches, branches
 from .onnx_file import write_onnx
 from .protocol import Run

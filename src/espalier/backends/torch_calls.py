@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..graph.execute import execute
-from ..graph.operators import Sized
-from ..graph.record import Ref, rebuild
-from ..graph.running import fixed_threads
-from ..graph.sizes import Real
+from ..graph.probes.operators import Sized
+from ..graph.recording.execute import execute
+from ..graph.recording.record import Ref, rebuild
+from ..graph.recording.running import fixed_threads
+from ..graph.recording.sizes import Real
 
 _ACTIVATIONS = ("input", "self", "mat1", "query", "key", "value", "batch1", "batch2")
 _CHUNK_ELEMENTS = 2**26  # in memory at once: enough that every call finds its weights cold

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import api
 from ..engines import current, leads, restarted
-from ..graph.running import fixed_threads
+from ..graph.recording.running import fixed_threads
 from ..recipes import Recipe, Settings, checked, named, read
 from ..recipes.folder import RECIPE, new_folder
 from ..recipes.ledger import record

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ..core import ModelError
 from ..graph import ranks
-from ..graph.outputs import logits
-from ..graph.taps import taps
+from ..graph.probes.outputs import logits
+from ..graph.probes.taps import taps
 from .passes import STOPPED, Batches, Seen, each_batch, untouched
 from .slices import slot_parameters, widened
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..core import ModelError
 from ..graph import ranks
-from ..graph.gates import gates
-from ..graph.taps import Tap, taps
+from ..graph.probes.gates import gates
+from ..graph.probes.taps import Tap, taps
 from .passes import Batches, Loss, each_loss, samples_of_all, untouched
 from .slices import Scores, slot_parameters, widened
 

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..core import ModelError, cause
 from ..graph import ranks
-from ..graph.running import evaluating, forget, on_device
+from ..graph.recording.running import evaluating, forget, on_device
 from .slices import widened
 
 Batches = Iterable[tuple[Any, Any]]

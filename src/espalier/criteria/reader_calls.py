@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..graph import ranks
-from ..graph.regressions import KINDS, Call, Kind
-from ..graph.taps import Reader, taps
+from ..graph.probes.regressions import KINDS, Call, Kind
+from ..graph.probes.taps import Reader, taps
 from .activations import Sums, add, totals
 from .passes import STOPPED, Batches, each_batch, untouched
 from .slices import slot_parameters, widened

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..graph.outputs import logits
+from ..graph.probes.outputs import logits
 from .fallback import completed
 from .gate_gradients import coupled, mean_over_samples
 from .passes import Batches, Loss

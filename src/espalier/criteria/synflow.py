@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..core import ModelError, Role, cause
-from ..graph.capture import run_model
-from ..graph.running import forget, on_device
-from ..graph.skeleton import map_tensors
+from ..graph.recording.capture import run_model
+from ..graph.recording.running import forget, on_device
+from ..graph.recording.skeleton import map_tensors
 from .fallback import completed
 from .pooling import pooled
 from .slices import Scores, fold, slot_parameters

@@ -24,7 +24,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from ..graph.tensors import named_tensors
+from ..graph.recording.tensors import named_tensors
 from .engine import Batch, like
 from .group import Group, Place
 

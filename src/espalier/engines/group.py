@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.optim import Optimizer
 
 from ..graph import ranks
-from ..graph.tensors import named_tensors
+from ..graph.recording.tensors import named_tensors
 from . import EngineError
 from .engine import local
 

@@ -2,12 +2,12 @@
 
 from .cut import cut, cut_
 from .files import load, save
-from .gates import gates
 from .graph import Graph
 from .graph_module import to_graph_module
-from .optimizer import carry_optimizer
-from .prove import prove
-from .taps import Tap, taps
+from .probes.gates import gates
+from .probes.taps import Tap, taps
+from .proof.prove import prove
+from .surgery.optimizer import carry_optimizer
 from .trace import freeze, trace
 
 __all__ = [

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..core import Cost
-from .groups import Partition
-from .inference import Dims, bind
-from .record import Op, Record, Ref
-from .units import Dim
+from .axes.groups import Partition
+from .axes.inference import Dims
+from .axes.units import Dim
+from .recording.record import Op, Record, Ref, bind
 
 _PRODUCTS = {
     "addmm": "mat1",

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from ..core import NOT_PROVED, CutError, EspalierWarning, Plan, Surgery
-from .configs import config_notes
 from .graph import Graph
 from .kinds import check_cut
-from .layers import whole_surgery
-from .operate import check_surgery, operate
-from .prove import prove as prove_surgery
+from .proof.prove import prove as prove_surgery
 from .ranks import agreed, together
+from .recording.running import forget
+from .recording.tensors import collection_paused, named_tensors
 from .rescale import rescale
-from .running import forget
-from .tensors import collection_paused, named_tensors
+from .surgery.configs import config_notes
+from .surgery.layers import whole_surgery
+from .surgery.operate import check_surgery, operate
 
 
 def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..core import Group, Slot, UnknownNameError
-from .looks import looks
+from .recording.looks import looks
 
 if TYPE_CHECKING:
     from .graph import Graph

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core import NOT_PROVED, Plan, Surgery
+from .axes.inference import Dims
+from .axes.polynomial import Poly
 from .header import metadata
-from .inference import Dims
-from .layers import whole_surgery
-from .operators import Counts
-from .polynomial import Poly
-from .tensors import stored_tensors
+from .probes.operators import Counts
+from .recording.tensors import stored_tensors
+from .surgery.layers import whole_surgery
 
 if TYPE_CHECKING:
     from .graph import Graph

@@ -29,9 +29,9 @@ from ..core import CutError, FileError, Surgery
 from ..core.atomic import replacing
 from .header import Header, check_names, metadata, read_header, sha256, sort_metadata
 from .kinds import check_model, check_path
-from .layers import contradictions
-from .operate import check_surgery, operate
-from .tensors import aliases, stored_tensors
+from .recording.tensors import aliases, stored_tensors
+from .surgery.layers import contradictions
+from .surgery.operate import check_surgery, operate
 
 
 def save(model: nn.Module, path: str | Path) -> None:

@@ -12,18 +12,18 @@ import numpy as np
 from torch import nn
 
 from ..core import Cost, Frozen, Group, Plan, PlanError, SetAttribute, Slice, Surgery, Tie, UnknownNameError
-from .capture import Forward
-from .conditions import Condition
+from .axes.conditions import Condition
+from .axes.feasible import Limits
+from .axes.groups import Partition
+from .axes.inference import Axes, Dims
+from .axes.ties import Solution
+from .axes.units import Dim
 from .cost import CostModel, compile_cost
 from .explain import explain
-from .feasible import Limits
-from .groups import Partition
-from .inference import Axes, Dims
-from .record import Record
+from .recording.capture import Forward
+from .recording.record import Record
+from .recording.sizes import leaves
 from .rescale import Rescaled
-from .sizes import leaves
-from .ties import Solution
-from .units import Dim
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

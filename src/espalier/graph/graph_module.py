@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..core import CutError, Plan, Slice, Surgery
-from .execute import COMPOSITES, execute
 from .graph import Graph
 from .kinds import check_cut
-from .looks import LEAVES_TORCH
-from .operate import slice_tensor
-from .record import Op, Record, Ref, rebuild, tensors_in
-from .replay import SlicedReplay
+from .proof.replay import SlicedReplay
+from .recording.execute import COMPOSITES, execute
+from .recording.looks import LEAVES_TORCH
+from .recording.record import Op, Record, Ref, rebuild, tensors_in
+from .recording.skeleton import map_tensors
+from .recording.tensors import named_tensors
 from .rescale import rescale
-from .skeleton import map_tensors
-from .tensors import named_tensors
+from .surgery.operate import slice_tensor
 
 
 def to_graph_module(model: nn.Module, graph: Graph, plan: Plan | None = None) -> fx.GraphModule:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..core import NOT_PROVED, PROOFS, FileError, Surgery
-from .tensors import aliases
+from .recording.tensors import aliases
 
 VERSION = 1
 _ENTRIES = ("espalier", "architecture", "surgery", "aliases", "tensors")

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Plan, PlanError
-from .inference import Axes
-from .linear_paths import MULS, LinearPaths
-from .record import Op, Record, walk
-from .sizes import Expr, Real, Size, evaluate, leaves
-from .tensors import named_tensors
-from .units import Dim
+from .axes.inference import Axes
+from .axes.linear_paths import MULS, LinearPaths
+from .axes.units import Dim
+from .recording.record import Op, Record, walk
+from .recording.sizes import Expr, Real, Size, evaluate, leaves
+from .recording.tensors import named_tensors
 
 if TYPE_CHECKING:
     from .graph import Graph

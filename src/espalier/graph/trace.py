@@ -10,26 +10,26 @@ import numpy as np
 from torch import nn
 
 from ..core import Frozen, Group, ModelError, Tie, UnknownNameError
-from .autocast import autocast_note
-from .capture import Forward, capture
-from .conditions import conditions, equalities, input_notes, losses
+from .axes.conditions import conditions, equalities, input_notes, losses
+from .axes.groups import Partition, describe, partition
+from .axes.inference import Axes, Dims, infer
+from .axes.input_sizes import InputSizes
+from .axes.rules import rule_for
+from .axes.ties import Solution, renumbered, solve
+from .axes.units import Why
 from .graph import Graph, Traced
-from .groups import Partition, describe, partition
-from .inference import Axes, Dims, infer
-from .input_sizes import InputSizes
 from .kinds import check_model
-from .layer_sizes import layer_sizes
-from .looks import looks_note
-from .meta_layouts import MetaLayouts
-from .record import Record
+from .recording.autocast import autocast_note
+from .recording.capture import Forward, capture
+from .recording.looks import looks_note
+from .recording.meta_layouts import MetaLayouts
+from .recording.record import Record
+from .recording.sizes import Expr, leaves
+from .recording.skeleton import size_values, skeleton
+from .recording.tensors import collection_paused, named_tensors
+from .recording.traceable import check_traceable, hungry, notes_on, untouched
 from .rescale import Rescaled, find_rescaled
-from .rules import rule_for
-from .sizes import Expr, leaves
-from .skeleton import size_values, skeleton
-from .tensors import collection_paused, named_tensors
-from .ties import Solution, renumbered, solve
-from .traceable import check_traceable, hungry, notes_on, untouched
-from .units import Why
+from .surgery.layer_sizes import layer_sizes
 
 
 def trace(model: nn.Module, example: Any, forward_fn: Forward | None = None, *, free_outputs: bool = False) -> Graph:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..graph.capture import Forward, run_model
-from ..graph.record import tensors_in
-from ..graph.running import device_of, evaluating, on_device
+from ..graph.recording.capture import Forward, run_model
+from ..graph.recording.record import tensors_in
+from ..graph.recording.running import device_of, evaluating, on_device
 from . import hooks
 from .ensemble import Ensemble
 from .errors import DistillationError

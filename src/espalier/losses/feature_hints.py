@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..graph import trace
-from ..graph.features import features
-from ..graph.running import device_of
+from ..graph.probes.features import features
+from ..graph.recording.running import device_of
 from .attachment import Attachment, Call
 from .errors import DistillationError
 from .feature_part import FeaturePart

@@ -17,8 +17,8 @@ from torch import nn
 
 from ..core import CutError, Surgery, UnknownNameError
 from ..graph import Graph, trace
-from ..graph.features import Feature, features, kept_positions, surviving
-from ..graph.tensors import named_tensors
+from ..graph.probes.features import Feature, features, kept_positions, surviving
+from ..graph.recording.tensors import named_tensors
 from .attachment import Call
 from .errors import DistillationError
 

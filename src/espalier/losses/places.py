@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..graph.outputs import logits
+from ..graph.probes.outputs import logits
 from .errors import DistillationError
 from .objective import Part, widened
 

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .. import backends
 from ..core import ModelError
 from ..graph import Graph
-from ..graph.operators import Operator, operators, widest
+from ..graph.probes.operators import Operator, operators, widest
 from ..selection.latency import LatencyModel
 from ..selection.tables import Conditions, Tables, TablesError, Widths
 from .machine import machine

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core import Plan, Role
 from ..graph import Graph
-from ..graph.gates import ungated
+from ..graph.probes.gates import ungated
 
 _SMALL = 1e-12
 

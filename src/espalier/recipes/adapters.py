@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engines.engine import Engine
-from ..graph.tensors import named_tensors
+from ..graph.recording.tensors import named_tensors
 from .optimizers import new_optimizer
 from .state import optimizer_data
 

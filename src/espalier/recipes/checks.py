@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import backends, criteria
 from ..core import Budget, ModelError
 from ..graph import trace
-from ..graph.outputs import logits
+from ..graph.probes.outputs import logits
 from .stages.planning import Target, plan_of
 from .steps import Prune
 

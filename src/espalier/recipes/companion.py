@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core import Plan, ProofError
 from ..graph import Graph, freeze, trace
-from ..graph.gates import ungated
+from ..graph.probes.gates import ungated
 from ..methods import Context, Restore, Snapshot
 from . import chance
 from .keeping import packed, tensor_text, text_tensor, unpacked

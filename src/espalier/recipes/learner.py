@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ..core import Plan
 from ..engines.engine import like
 from ..graph import carry_optimizer, cut
-from ..graph.tensors import named_tensors
+from ..graph.recording.tensors import named_tensors
 from .average import Average
 from .optimizers import continued
 from .state import State, settle

@@ -27,8 +27,8 @@ from torch.utils import _pytree as pytree
 
 from ..core.run import Epoch
 from ..engines.engine import local
-from ..graph.outputs import logits
-from ..graph.running import device_of
+from ..graph.probes.outputs import logits
+from ..graph.recording.running import device_of
 from . import chance
 from .adapters import Adapters
 from .companion import Companion

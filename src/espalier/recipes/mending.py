@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..core import ModelError, Plan
 from ..graph import Graph, trace
-from ..graph.skeleton import map_tensors
+from ..graph.recording.skeleton import map_tensors
 from ..recovery import least_squares, reestimate_batch_norm, rescale_statistics
 
 if TYPE_CHECKING:

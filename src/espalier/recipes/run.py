@@ -22,7 +22,7 @@ from ..core import EspalierError, FileError
 from ..core.run import Run, Width
 from ..engines.engine import Engine, placed
 from ..graph import trace
-from ..graph.running import fixed_threads
+from ..graph.recording.running import fixed_threads
 from ..measure import Comparison
 from . import files, named, origin
 from .checkpoints import Checkpoints, callers_chance

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import CutError, FileError, Surgery
-from ..graph.operate import operate
-from ..graph.tensors import stored_tensors
+from ..graph.recording.tensors import stored_tensors
+from ..graph.surgery.operate import operate
 from .state import Data, State, optimizer_data, read_optimizer
 
 

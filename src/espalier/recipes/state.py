@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..core import FileError, Plan
 from ..core.atomic import replacing
 from ..graph import carry_optimizer, load, save
-from ..graph.tensors import named_tensors
+from ..graph.recording.tensors import named_tensors
 from .optimizers import KINDS
 
 Data = dict[str, Any]  # what JSON can hold

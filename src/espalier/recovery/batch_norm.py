@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core import ModelError
-from ..graph.capture import run_model
-from ..graph.running import evaluating, on_device
+from ..graph.recording.capture import run_model
+from ..graph.recording.running import evaluating, on_device
 
 
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> int:

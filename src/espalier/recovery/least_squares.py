@@ -10,7 +10,7 @@ from torch import nn
 
 from ..core import Plan
 from ..graph import Graph
-from ..graph.running import evaluating
+from ..graph.recording.running import evaluating
 from .pair import Pair
 from .refit import DEFAULT, Fit, Refitted, refit
 from .sites import Seen, Site, find_sites, scout

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ..core import ModelError, Plan
 from ..graph import Graph
-from ..graph.capture import run_model
+from ..graph.recording.capture import run_model
+from ..graph.recording.running import on_device
+from ..graph.recording.tensors import named_tensors
 from ..graph.rescale import change
-from ..graph.running import on_device
-from ..graph.tensors import named_tensors
 from .sites import Site
 
 

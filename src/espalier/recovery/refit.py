@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ..core import ModelError
-from ..graph.regressions import KINDS, Call, Rows
-from ..graph.running import evaluating
+from ..graph.probes.regressions import KINDS, Call, Rows
+from ..graph.recording.running import evaluating
 from .normal_equations import Moments, choose
 from .pair import Pair
 from .sites import Site

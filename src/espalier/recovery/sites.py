@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..graph.record import rebuild, walk
-from ..graph.regressions import KINDS, Kind
-from ..graph.tensors import named_tensors
+from ..graph.probes.regressions import KINDS, Kind
+from ..graph.recording.record import rebuild, walk
+from ..graph.recording.tensors import named_tensors
 from .walks import asks
 
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..graph.gates import hands_on
+from ..graph.probes.gates import hands_on
 
 _ASKS = {"__get__", "size", "dim", "numel", "stride", "is_contiguous", "__len__", "element_size", "is_floating_point"}
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..graph.operators import Counts, Operator, operators
-from ..graph.polynomial import Poly
+from ..graph.axes.polynomial import Poly
+from ..graph.probes.operators import Counts, Operator, operators
 from .staircase import Surface
 from .tables import Tables, TablesError
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core import ModelError
-from ..graph.outputs import logits
+from ..graph.probes.outputs import logits
 
 _FOCUS, _SHARE = 2.0, 0.25  # gamma and alpha of the focal loss
 _CENTRE = 1.5  # strides around an object's centre that are trained to see it

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..graph.running import device_of, evaluating
+from ..graph.recording.running import device_of, evaluating
 from .metrics import Accuracy, Metrics
 
 Seen = Callable[[Tensor], None]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..graph.outputs import logits
+from ..graph.probes.outputs import logits
 
 
 class Metrics(Protocol):

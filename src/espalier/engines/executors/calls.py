@@ -103,7 +103,7 @@ class Backlog:
 
 def attempt(work: Work, call: Call, threads: int) -> Done:
     """Do a call here; an error is what became of it."""
-    from ...graph.running import fixed_threads
+    from ...graph.recording.running import fixed_threads
 
     begun = time.perf_counter()
     try:

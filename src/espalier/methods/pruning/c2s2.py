@@ -33,8 +33,8 @@ from torch import Tensor, nn
 
 from ...core import ModelError, Plan
 from ...graph import Graph, gates
-from ...graph.gates import fold_gates_
-from ...graph.joined import joined
+from ...graph.probes.gates import fold_gates_
+from ...graph.probes.joined import joined
 from ..protocol import Context, Restore, Snapshot, Stored
 from ..pruning_layer import PruningLayer
 from ..registry import HYPERPARAMETERS

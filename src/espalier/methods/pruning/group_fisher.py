@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ...core import ModelError, Plan
 from ...graph import Graph, Tap, gates, taps
-from ...graph.joined import joined
+from ...graph.probes.joined import joined
 from ..protocol import Context, Stored
 from ..registry import HYPERPARAMETERS
 

@@ -33,10 +33,10 @@ from torch import Tensor, nn
 
 from ...core import ModelError, Plan, Role
 from ...graph import Graph, gates
-from ...graph.gates import ungated
-from ...graph.outputs import logits
-from ...graph.running import device_of, own_modes
-from ...graph.tensors import named_tensors
+from ...graph.probes.gates import ungated
+from ...graph.probes.outputs import logits
+from ...graph.recording.running import device_of, own_modes
+from ...graph.recording.tensors import named_tensors
 from ...recovery import least_squares
 from ..grad_norm import balanced, gradient_norm
 from ..protocol import Context, Stored

@@ -7,7 +7,7 @@ import torch
 from ...core import CutError
 from ...graph.files import load
 from ...graph.files import save as save_model
-from ...graph.outputs import logits
+from ...graph.probes.outputs import logits
 from ..checkpoints import Handle
 from ..steps import Save
 from ..work import Work

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import ModelError, UnknownNameError
-from ...graph.running import evaluating
+from ...graph.recording.running import evaluating
 
 CONVS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

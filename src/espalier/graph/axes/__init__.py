@@ -1,0 +1,1 @@
+"""Axes: from a record to units, groups, and the equations and comparisons that tie their sizes."""
