@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from espalier import criteria
 from espalier.core import ModelError
-from espalier.criteria.spectra import contributions
+from espalier.criteria.signals.spectra import contributions
 
 from .criteria_networks import batches, loss, network
 
@@ -196,7 +196,7 @@ def test_contributions_of_many_rows_are_nearly_exact(case, monkeypatch) -> None:
     if case == "diagonal":
         rows = torch.eye(60, 90).double() * torch.arange(1, 61)[:, None]
     exact = contributions(rows @ rows.T, rows.shape[1])
-    monkeypatch.setattr("espalier.criteria.spectra._MOST_EXACT", 8)
+    monkeypatch.setattr("espalier.criteria.signals.spectra._MOST_EXACT", 8)
     torch.testing.assert_close(contributions(rows @ rows.T, rows.shape[1]), exact, rtol=1e-3, atol=1e-6)
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from espalier import criteria
-from espalier.criteria.output_grams import output_grams
-from espalier.criteria.reader_calls import ReaderCall, call_sums
+from espalier.criteria.signals.output_grams import output_grams
+from espalier.criteria.signals.reader_calls import ReaderCall, call_sums
 
 from .criteria_networks import batches, network
 
@@ -97,7 +97,7 @@ def test_output_grams_of_some_positions_are_scaled_to_all(monkeypatch) -> None:
     model.depthwise.weight.data.zero_()  # every position of what `narrow` reads is alike
     few, all_ = (output_grams(model, graph, data, positions=n)["wide.weight:0"] for n in (5, 1000))
     torch.testing.assert_close(few, all_)
-    monkeypatch.setattr("espalier.criteria.output_grams._BLOCK_ELEMENTS", 7)
+    monkeypatch.setattr("espalier.criteria.signals.output_grams._BLOCK_ELEMENTS", 7)
     torch.testing.assert_close(output_grams(model, graph, data, positions=1000)["wide.weight:0"], all_)
 
 

@@ -32,8 +32,8 @@ from .obs import obs
 from .random import random
 from .reverse import Reversed, reverse
 from .sensitivity_variance import sensitivity_variance
+from .signals.slices import Criterion, Scores, slices
 from .skeletonization import skeletonization
-from .slices import Criterion, Scores, slices
 from .snip import snip
 from .svd_entropy import svd_contribution, svd_contribution_data, svd_entropy
 from .synflow import synflow

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .activations import Read, activation_sums
-from .fallback import completed
-from .passes import Batches, Loss
-from .slices import Scores
+from .signals.activations import Read, activation_sums
+from .signals.fallback import completed
+from .signals.passes import Batches, Loss
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -9,8 +9,8 @@ from torch import nn
 
 from ..core import ModelError, Role
 from .magnitude import magnitudes
-from .pooling import Measured, normalised, reduced
-from .slices import Scores, finite, fold, slot_parameters
+from .signals.pooling import Measured, normalised, reduced
+from .signals.slices import Scores, finite, fold, slot_parameters
 
 if TYPE_CHECKING:
     from ..graph import Graph

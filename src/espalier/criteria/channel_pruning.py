@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .fallback import completed
-from .output_grams import output_grams
-from .passes import Batches, Loss
-from .slices import Scores
+from .signals.fallback import completed
+from .signals.output_grams import output_grams
+from .signals.passes import Batches, Loss
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .fallback import completed
-from .moments import second_moments
-from .passes import Batches, Loss
-from .slices import Scores
+from .signals.fallback import completed
+from .signals.moments import second_moments
+from .signals.passes import Batches, Loss
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Role
-from .fallback import completed
-from .slices import Scores, slices, slot_parameters
+from .signals.fallback import completed
+from .signals.slices import Scores, slices, slot_parameters
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .pooling import normalised
-from .slices import Scores, elements, finite, slices, slot_parameters
+from .signals.pooling import normalised
+from .signals.slices import Scores, elements, finite, slices, slot_parameters
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .passes import Batches, Loss, each_loss, gradients, untouched
-from .pooling import pooled
-from .slices import Scores, fold, slot_parameters, widened
+from .signals.passes import Batches, Loss, each_loss, gradients, untouched
+from .signals.pooling import pooled
+from .signals.slices import Scores, fold, slot_parameters, widened
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .magnitude import magnitude
-from .slices import Scores
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

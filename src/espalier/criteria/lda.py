@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .activations import activation_sums, by_sample, labels
-from .fallback import completed
-from .passes import Batches, Loss, Seen
-from .slices import Scores
+from .signals.activations import activation_sums, by_sample, labels
+from .signals.fallback import completed
+from .signals.passes import Batches, Loss, Seen
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

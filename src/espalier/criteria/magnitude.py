@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import UnknownNameError
-from .pooling import Measured, pooled
-from .slices import Scores, fold, slot_parameters
+from .signals.pooling import Measured, pooled
+from .signals.slices import Scores, fold, slot_parameters
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..graph import ranks
-from .activations import by_sample, labels, observe
-from .fallback import completed
-from .passes import STOPPED, Batches, Loss, Seen
-from .slices import Scores
+from .signals.activations import by_sample, labels, observe
+from .signals.fallback import completed
+from .signals.passes import STOPPED, Batches, Loss, Seen
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .slices import Scores
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

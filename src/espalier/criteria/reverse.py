@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, ParamSpec
 
-from .slices import Scores
+from .signals.slices import Scores
 
 P = ParamSpec("P")
 

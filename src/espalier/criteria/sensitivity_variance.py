@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.probes.outputs import logits
-from .fallback import completed
-from .gate_gradients import coupled, mean_over_samples
-from .passes import Batches, Loss
-from .slices import Scores
+from .signals.fallback import completed
+from .signals.gate_gradients import coupled, mean_over_samples
+from .signals.passes import Batches, Loss
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

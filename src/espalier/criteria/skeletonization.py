@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from .fallback import completed
-from .gate_gradients import coupled, mean_over_samples
-from .passes import Batches, Loss
-from .slices import Scores
+from .signals.fallback import completed
+from .signals.gate_gradients import coupled, mean_over_samples
+from .signals.passes import Batches, Loss
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

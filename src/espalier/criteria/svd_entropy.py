@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Group, ModelError, Role
-from .fallback import completed
-from .moments import second_moments
-from .passes import Batches, Loss
-from .slices import Scores, positions, slot_parameters, widened
-from .spectra import contributions, entropy
+from .signals.fallback import completed
+from .signals.moments import second_moments
+from .signals.passes import Batches, Loss
+from .signals.slices import Scores, positions, slot_parameters, widened
+from .signals.spectra import contributions, entropy
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -13,9 +13,9 @@ from ..core import ModelError, Role, cause
 from ..graph.recording.capture import run_model
 from ..graph.recording.running import forget, on_device
 from ..graph.recording.skeleton import map_tensors
-from .fallback import completed
-from .pooling import pooled
-from .slices import Scores, fold, slot_parameters
+from .signals.fallback import completed
+from .signals.pooling import pooled
+from .signals.slices import Scores, fold, slot_parameters
 
 if TYPE_CHECKING:
     from ..graph import Graph

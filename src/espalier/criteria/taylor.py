@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core import UnknownNameError
-from .passes import Batches, Loss, gradients, times
-from .pooling import pooled
-from .slices import Scores, slot_parameters
-from .slot_means import slot_means
+from .signals.passes import Batches, Loss, gradients, times
+from .signals.pooling import pooled
+from .signals.slices import Scores, slot_parameters
+from .signals.slot_means import slot_means
 
 if TYPE_CHECKING:
     from ..graph import Graph

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .curvature import Slope, twice_differentiable
-from .passes import Batches, Loss, times
-from .pooling import pooled
-from .slices import Scores, slot_parameters
-from .slot_means import slot_means
+from .signals.curvature import Slope, twice_differentiable
+from .signals.passes import Batches, Loss, times
+from .signals.pooling import pooled
+from .signals.slices import Scores, slot_parameters
+from .signals.slot_means import slot_means
 
 if TYPE_CHECKING:
     from ..graph import Graph

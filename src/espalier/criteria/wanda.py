@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .fallback import completed
-from .passes import Batches, Loss
-from .reader_calls import ReaderCall, weighed
-from .slices import Scores
+from .signals.fallback import completed
+from .signals.passes import Batches, Loss
+from .signals.reader_calls import ReaderCall, weighed
+from .signals.slices import Scores
 
 if TYPE_CHECKING:
     from ..graph import Graph

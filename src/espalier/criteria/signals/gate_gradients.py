@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..core import ModelError
-from ..graph import ranks
-from ..graph.probes.gates import gates
-from ..graph.probes.taps import Tap, taps
+from ...core import ModelError
+from ...graph import ranks
+from ...graph.probes.gates import gates
+from ...graph.probes.taps import Tap, taps
 from .passes import Batches, Loss, each_loss, samples_of_all, untouched
 from .slices import Scores, slot_parameters, widened
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ...graph import Graph
 
 Take = Callable[[list[Tensor]], Tensor]
 

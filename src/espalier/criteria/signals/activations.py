@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..core import ModelError
-from ..graph import ranks
-from ..graph.probes.outputs import logits
-from ..graph.probes.taps import taps
+from ...core import ModelError
+from ...graph import ranks
+from ...graph.probes.outputs import logits
+from ...graph.probes.taps import taps
 from .passes import STOPPED, Batches, Seen, each_batch, untouched
 from .slices import slot_parameters, widened
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ...graph import Graph
 
 Read = Callable[[Tensor], Tensor]
 Take = Callable[[list[Tensor], Seen], list[Tensor]]

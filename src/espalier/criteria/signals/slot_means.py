@@ -12,7 +12,7 @@ from .pooling import Measured
 from .slices import fold, slot_parameters
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ...graph import Graph
 
 Measure = Callable[[Tensor, Mapping[str, Tensor]], dict[str, Tensor]]
 

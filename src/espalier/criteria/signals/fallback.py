@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..core import ModelError
-from .magnitude import magnitudes
+from ...core import ModelError
+from ..magnitude import magnitudes
 from .pooling import reduced
 from .slices import Scores, slot_parameters
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ...graph import Graph
 
 
 def completed(model: nn.Module, graph: Graph, known: Mapping[str, Tensor]) -> Scores:

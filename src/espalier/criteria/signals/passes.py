@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..core import ModelError, cause
-from ..graph import ranks
-from ..graph.recording.running import evaluating, forget, on_device
+from ...core import ModelError, cause
+from ...graph import ranks
+from ...graph.recording.running import evaluating, forget, on_device
 from .slices import widened
 
 Batches = Iterable[tuple[Any, Any]]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core import Group, Role, Slot, UnknownNameError
+from ...core import Group, Role, Slot, UnknownNameError
 from .slices import Scores, elements, finite
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ...graph import Graph
 
 Measured = list[tuple[Slot, Tensor]]
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import Group, KindError, ModelError, Slot
+from ...core import Group, KindError, ModelError, Slot
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ...graph import Graph
 
 Scores = dict[str, Tensor]
 Criterion = Callable[..., Scores]

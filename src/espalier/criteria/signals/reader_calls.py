@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..graph import ranks
-from ..graph.probes.regressions import KINDS, Call, Kind
-from ..graph.probes.taps import Reader, taps
+from ...graph import ranks
+from ...graph.probes.regressions import KINDS, Call, Kind
+from ...graph.probes.taps import Reader, taps
 from .activations import Sums, add, totals
 from .passes import STOPPED, Batches, each_batch, untouched
 from .slices import slot_parameters, widened
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ...graph import Graph
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from .passes import Batches
 from .reader_calls import ReaderCall, call_sums
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ...graph import Graph
 
 _BLOCK_ELEMENTS = 1 << 24  # of a product of moments held at once
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..core import ModelError, cause
-from ..graph import ranks
+from ...core import ModelError, cause
+from ...graph import ranks
 
 
 class Slope:

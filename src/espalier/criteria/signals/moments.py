@@ -12,7 +12,7 @@ from .activations import activation_sums
 from .passes import Batches, Seen
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ...graph import Graph
 
 
 @dataclass(frozen=True, eq=False)
