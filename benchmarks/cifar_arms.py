@@ -26,10 +26,10 @@ import espalier as es
 from espalier.core.atomic import replacing
 from espalier.engines.engine import Alone
 from espalier.recipes import Distill, Measure, Prune, Recipe, Training
-from espalier.recipes.learner import Learner
-from espalier.recipes.lesson import Lesson
-from espalier.recipes.loop import train
-from espalier.recipes.state import State
+from espalier.recipes.training.learner import Learner
+from espalier.recipes.training.lesson import Lesson
+from espalier.recipes.training.loop import train
+from espalier.recipes.training.state import State
 from espalier.tasks import Task
 
 LR = 0.02

@@ -22,8 +22,8 @@ from torch import Tensor
 
 import espalier as es
 from espalier.tasks import Augment, Loader, Storage, Task
-from espalier.tasks.colour import recoloured
-from espalier.tasks.geometry import shifted
+from espalier.tasks.augmentation.colour import recoloured
+from espalier.tasks.augmentation.geometry import shifted
 
 BATCH = 128
 

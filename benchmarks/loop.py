@@ -21,11 +21,11 @@ from torch.nn import functional
 import espalier as es
 from espalier.measure.latency import median_interval
 from espalier.recipes import Training
-from espalier.recipes.learner import Learner
-from espalier.recipes.lesson import Lesson
-from espalier.recipes.loop import train
-from espalier.recipes.optimizers import new_optimizer
-from espalier.recipes.state import State
+from espalier.recipes.training.learner import Learner
+from espalier.recipes.training.lesson import Lesson
+from espalier.recipes.training.loop import train
+from espalier.recipes.training.optimizers import new_optimizer
+from espalier.recipes.training.state import State
 from espalier.tasks import Task
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]

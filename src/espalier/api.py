@@ -116,9 +116,10 @@ def resume(
         RecipeError: the recipe names no model or no data, and none is given.
     """
     from .graph.kinds import check_path
-    from .recipes import files, named, origin
-    from .recipes.folder import RECIPE
-    from .recipes.located import located
+    from .recipes import files, named
+    from .recipes.folders import origin
+    from .recipes.folders.folder import RECIPE
+    from .recipes.folders.located import located
     from .recipes.run import resume as go_on
 
     check_path("resume", folder)
@@ -161,8 +162,8 @@ def write_report(folder: str | Path) -> Path:
     Raises:
         FileError: there is no run in the folder, or it cannot be written.
     """
-    from .recipes.folder import read_run
-    from .recipes.located import located
+    from .recipes.folders.folder import read_run
+    from .recipes.folders.located import located
     from .report import render
 
     place = located(folder)

@@ -14,7 +14,7 @@ import pytest
 
 from espalier import cli
 from espalier.cli import COMMANDS, main
-from espalier.recipes.folder import read_run
+from espalier.recipes.folders.folder import read_run
 
 SOURCE = str(Path(cli.__file__).parents[2])  # child processes find the package where this one did
 COMMAND = [sys.executable, "-c", "from espalier.cli import main; main()"]

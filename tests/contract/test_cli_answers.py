@@ -12,7 +12,7 @@ import pytest
 from espalier.backends.registry import BACKENDS
 from espalier.cli import main, options
 from espalier.recipes import Settings, progress
-from espalier.recipes.folder import read_run
+from espalier.recipes.folders.folder import read_run
 
 QUICK = ["--epochs", "1", "--score-batches", "1", "--batch-size", "128", "--criterion", "magnitude"]
 

@@ -14,7 +14,7 @@ import espalier as es
 from espalier.core import Cost, FileError, ModelError
 from espalier.core.run import Run
 from espalier.recipes import Prune, RecipeError
-from espalier.recipes.folder import Journal, create_folder, new_folder, read_run
+from espalier.recipes.folders.folder import Journal, create_folder, new_folder, read_run
 from espalier.recipes.settings import Settings
 from espalier.recipes.stages.prune import round_budget
 from espalier.recipes.untrained import untrained_note

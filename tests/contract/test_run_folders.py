@@ -14,10 +14,11 @@ import pytest
 
 import espalier as es
 from espalier.core import FileError
-from espalier.recipes import Prune, Recipe, owner, run
-from espalier.recipes.folder import read_run
-from espalier.recipes.located import located
-from espalier.recipes.owner import Owner, status_of
+from espalier.recipes import Prune, Recipe, run
+from espalier.recipes.folders import owner
+from espalier.recipes.folders.folder import read_run
+from espalier.recipes.folders.located import located
+from espalier.recipes.folders.owner import Owner, status_of
 
 from .test_runs import RUN, said, written
 
@@ -108,7 +109,7 @@ def test_what_another_machine_does_is_not_known(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from espalier.recipes.owner import Owner
+from espalier.recipes.folders.owner import Owner
 Owner(Path(sys.argv[1])).begin()
 if not os.fork():      # a worker that outlives its parent
     print(os.getpid(), flush=True)

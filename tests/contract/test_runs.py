@@ -13,8 +13,9 @@ import espalier as es
 from espalier.cli import main
 from espalier.core import EspalierError, FileError
 from espalier.core.run import Measures, Run
-from espalier.recipes import Prune, Recipe, files, ledger, origin
-from espalier.recipes.folder import RECIPE
+from espalier.recipes import Prune, Recipe, files
+from espalier.recipes.folders import ledger, origin
+from espalier.recipes.folders.folder import RECIPE
 
 RUN = Run(
     name="first",

@@ -18,9 +18,9 @@ from torch import nn
 import espalier as es
 from espalier import engines
 from espalier.recipes import Distill, Finetune, Measure, Prune, Recipe, Train, Training
-from espalier.recipes.checkpoints import Checkpoints
+from espalier.recipes.folders.checkpoints import Checkpoints
 from espalier.recipes.stages.planning import scores
-from espalier.recipes.state import State
+from espalier.recipes.training.state import State
 from espalier.tasks import Loader, Task, load_task
 
 RECIPE = Recipe(

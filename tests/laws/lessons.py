@@ -9,10 +9,10 @@ from torch import nn
 
 from espalier.core.run import Epoch
 from espalier.recipes import Training
-from espalier.recipes.learner import Learner
-from espalier.recipes.lesson import Lesson, Position
-from espalier.recipes.loop import train
-from espalier.recipes.state import State
+from espalier.recipes.training.learner import Learner
+from espalier.recipes.training.lesson import Lesson, Position
+from espalier.recipes.training.loop import train
+from espalier.recipes.training.state import State
 from espalier.tasks import Task
 
 ONE = Training(epochs=1, lr=0.05)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import espalier as es
 from espalier.core.run import Run
 from espalier.recipes import Distill, Measure, Prune, Recipe, Training
-from espalier.recipes.adapters import Adapters
-from espalier.recipes.folder import read_run
+from espalier.recipes.folders.folder import read_run
 from espalier.recipes.stages import prune
+from espalier.recipes.training.adapters import Adapters
 from espalier.recipes.work import _Scribe
 from espalier.tasks import Task
 

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from espalier.core import EspalierError
 from espalier.tasks import Augment, Loader, Normalise, classification_loss
-from espalier.tasks.colour import recoloured
-from espalier.tasks.geometry import crop_box, crop_draws, resized
-from espalier.tasks.mixing import cut_box, mix, mixed, pasted, shares
+from espalier.tasks.augmentation.colour import recoloured
+from espalier.tasks.augmentation.geometry import crop_box, crop_draws, resized
+from espalier.tasks.augmentation.mixing import cut_box, mix, mixed, pasted, shares
 
 AS_IS = Normalise((0.0,) * 3, (1.0,) * 3)
 
@@ -192,7 +192,7 @@ def test_colour_by_hand() -> None:
 def test_large_images_are_recoloured_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.rand(5, 3, 30, 30, generator=stream(0))
     together = recoloured(x, 0.4, stream(1))
-    monkeypatch.setattr("espalier.tasks.colour._CHUNK_PIXELS", 2 * 30 * 30)
+    monkeypatch.setattr("espalier.tasks.augmentation.colour._CHUNK_PIXELS", 2 * 30 * 30)
     assert torch.equal(recoloured(x, 0.4, stream(1)), together)
     assert recoloured(x[:, :1], 0.4, stream(1)).shape == (5, 1, 30, 30)
 

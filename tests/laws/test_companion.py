@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from espalier.recipes.companion import Companion
-from espalier.recipes.optimizers import TrainingError
+from espalier.recipes.training.companion import Companion
+from espalier.recipes.training.optimizers import TrainingError
 
 
 class Watcher:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import espalier as es
 from espalier.engines.engine import Alone
-from espalier.recipes.folder import read_run
+from espalier.recipes.folders.folder import read_run
 
 from . import engine_job as job
 

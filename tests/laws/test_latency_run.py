@@ -17,7 +17,7 @@ from espalier import backends
 from espalier.core.run import Run
 from espalier.measure import Trials
 from espalier.recipes import Finetune, Measure, Prune, Recipe
-from espalier.recipes.folder import read_run
+from espalier.recipes.folders.folder import read_run
 from espalier.recipes.stages import latency, prune
 from espalier.tasks import Task
 

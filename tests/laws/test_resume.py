@@ -19,9 +19,10 @@ from torch import nn
 import espalier as es
 from espalier.core import EspalierError, FileError, atomic
 from espalier.graph.recording.running import fixed_threads
-from espalier.recipes import Finetune, Measure, Prune, Recipe, Train, Training, checkpoints
-from espalier.recipes.folder import read_run
-from espalier.recipes.owner import status_of
+from espalier.recipes import Finetune, Measure, Prune, Recipe, Train, Training
+from espalier.recipes.folders import checkpoints
+from espalier.recipes.folders.folder import read_run
+from espalier.recipes.folders.owner import status_of
 from espalier.recipes.run import interrupted
 from espalier.tasks import Task
 

@@ -16,7 +16,7 @@ import tomli_w
 
 from espalier.core import FileError
 from espalier.engines.executors import Pool
-from espalier.recipes.owner import Owner
+from espalier.recipes.folders.owner import Owner
 from espalier.studies import Heuristics, jobs
 from espalier.studies.files import checked
 from espalier.studies.found import findings

@@ -13,11 +13,11 @@ from espalier import trace
 from espalier.core import Plan
 from espalier.core.run import Epoch
 from espalier.recipes import Training
-from espalier.recipes.learner import Learner
-from espalier.recipes.lesson import START, Lesson, Position
-from espalier.recipes.loop import train
-from espalier.recipes.optimizers import TrainingError, learning_rate, new_optimizer
-from espalier.recipes.state import State
+from espalier.recipes.training.learner import Learner
+from espalier.recipes.training.lesson import START, Lesson, Position
+from espalier.recipes.training.loop import train
+from espalier.recipes.training.optimizers import TrainingError, learning_rate, new_optimizer
+from espalier.recipes.training.state import State
 from espalier.tasks import Task, load_task
 
 from .lessons import ONE, equal, images, network, scores, taught

@@ -14,10 +14,10 @@ from espalier import Budget, criteria, plan
 from espalier.core import Plan
 from espalier.methods import Restore, Snapshot
 from espalier.recipes import Training
-from espalier.recipes.learner import Learner
-from espalier.recipes.lesson import Lesson, Position
-from espalier.recipes.loop import train
-from espalier.recipes.state import State
+from espalier.recipes.training.learner import Learner
+from espalier.recipes.training.lesson import Lesson, Position
+from espalier.recipes.training.loop import train
+from espalier.recipes.training.state import State
 from espalier.tasks import Task, load_task
 
 from .lessons import ONE, equal, images, taught

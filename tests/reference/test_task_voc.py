@@ -10,7 +10,7 @@ import torch
 
 from espalier.core import FileError
 from espalier.tasks import load_task
-from espalier.tasks.voc import NAMES
+from espalier.tasks.sources.voc import NAMES
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 import espalier as es
 from espalier.core import FileError
 from espalier.tasks import Task, load_task
-from espalier.tasks.moving_digits import MOTIONS
+from espalier.tasks.sources.moving_digits import MOTIONS
 from espalier.zoo.i3d import I3D, i3d
 
 

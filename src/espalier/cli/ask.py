@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from ..recipes import Recipe
+from ..recipes.folders.origin import is_ours
 from ..recipes.named import is_own
-from ..recipes.origin import is_ours
 
 
 def agreed(folder: Path, recipe: Recipe) -> bool:

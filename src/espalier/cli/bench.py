@@ -14,7 +14,7 @@ from ..backends.registry import BACKENDS
 from ..core import UnknownNameError
 from ..measure import race
 from ..measure.machine import machine
-from ..recipes.located import located, names_model
+from ..recipes.folders.located import located, names_model
 from ..recipes.progress import each
 from .answer import Answer
 from .options import Bench

@@ -11,9 +11,9 @@ from .. import api
 from ..engines import current, leads, restarted
 from ..graph.recording.running import fixed_threads
 from ..recipes import Recipe, Settings, checked, named, read
-from ..recipes.folder import RECIPE, new_folder
-from ..recipes.ledger import record
-from ..recipes.located import located
+from ..recipes.folders.folder import RECIPE, new_folder
+from ..recipes.folders.ledger import record
+from ..recipes.folders.located import located
 from ..recipes.run import Result, interrupted
 from . import options
 from .answer import Answer

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from .. import backends
-from ..recipes.located import located
+from ..recipes.folders.located import located
 from .answer import Answer
 from .options import Export
 from .pair import from_run

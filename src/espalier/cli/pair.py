@@ -13,8 +13,8 @@ from ..core import Budget, FileError
 from ..graph import cut, load, trace
 from ..measure.layers import example_of
 from ..recipes import named, read
-from ..recipes.folder import RECIPE, read_run
-from ..recipes.owner import status_of
+from ..recipes.folders.folder import RECIPE, read_run
+from ..recipes.folders.owner import status_of
 from ..recipes.steps import Save
 from ..selection import plan
 from .ask import agreed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from .. import api
-from ..recipes.folder import read_run
-from ..recipes.located import located
+from ..recipes.folders.folder import read_run
+from ..recipes.folders.located import located
 from .answer import Answer
 from .options import Report
 

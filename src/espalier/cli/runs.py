@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..core.run import Run
-from ..recipes import ledger
-from ..recipes.ledger import Line
-from ..recipes.owner import status_of
+from ..recipes.folders import ledger
+from ..recipes.folders.ledger import Line
+from ..recipes.folders.owner import status_of
 from .answer import Answer
 from .options import Runs
 

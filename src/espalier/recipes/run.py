@@ -24,15 +24,16 @@ from ..engines.engine import Engine, placed
 from ..graph import trace
 from ..graph.recording.running import fixed_threads
 from ..measure import Comparison
-from . import files, named, origin
-from .checkpoints import Checkpoints, callers_chance
+from . import files, named
 from .checks import check
-from .folder import CHECKPOINTS, RECIPE, RUN, Journal, create_folder, environment, read_run
-from .owner import Owner
+from .folders import origin
+from .folders.checkpoints import Checkpoints, callers_chance
+from .folders.folder import CHECKPOINTS, RECIPE, RUN, Journal, create_folder, environment, read_run
+from .folders.owner import Owner
 from .stages import STAGES
 from .stages.path import begin
-from .state import State
 from .steps import Prune
+from .training.state import State
 from .untrained import untrained_note
 from .work import Work
 

@@ -14,11 +14,11 @@ from ..core.run import Epoch, Point
 from ..engines.engine import Alone, Engine, placed
 from ..graph import trace
 from . import chance
-from .checkpoints import Checkpoints, Handle
-from .folder import Journal
-from .learner import Learner
-from .lesson import START, Lesson, Objective, Position
-from .loop import train
+from .folders.checkpoints import Checkpoints, Handle
+from .folders.folder import Journal
+from .training.learner import Learner
+from .training.lesson import START, Lesson, Objective, Position
+from .training.loop import train
 
 if TYPE_CHECKING:
     from ..methods import Goal, Method

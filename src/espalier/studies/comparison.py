@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.findings import Findings, Section, Table
-from ..recipes.folder import environment
+from ..recipes.folders.folder import environment
 from . import files
 from .cells import Setting, is_control, settings
 from .pictures import heats, spread, strip

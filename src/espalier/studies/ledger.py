@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core import FileError
 from ..engines.executors import Done
-from ..recipes.folder import now
+from ..recipes.folders.folder import now
 from .jobs import Job
 
 _FILE = "ledger.sqlite"

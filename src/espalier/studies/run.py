@@ -16,8 +16,8 @@ from typing import Any
 from ..core import FileError
 from ..core.atomic import write_text
 from ..engines.executors import Call, Executor, InProcess
-from ..recipes.folder import cannot_write
-from ..recipes.owner import Owner
+from ..recipes.folders.folder import cannot_write
+from ..recipes.folders.owner import Owner
 from ..recipes.progress import bar
 from . import files, ledger
 from .heuristics import jobs_of as heuristics_jobs

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core.findings import Bar, Bars, Findings, Lines, Section
-from ..recipes.folder import environment
+from ..recipes.folders.folder import environment
 from . import files
 from .run import Outcome
 from .study import Sensitivity

@@ -20,7 +20,7 @@ from .. import criteria
 from ..core.run import Run
 from ..graph import Graph, save, trace
 from ..recipes import Recipe, named
-from ..recipes.folder import CHECKPOINTS
+from ..recipes.folders.folder import CHECKPOINTS
 from ..recipes.progress import silence
 from ..recipes.run import Result, resume, run_recipe
 from ..tasks import Task

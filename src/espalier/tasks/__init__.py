@@ -1,6 +1,6 @@
 """Data, loss and metrics, with train, validation and test splits."""
 
-from .augment import Augment
+from .augmentation.augment import Augment
 from .batches import Batches
 from .evaluation import accuracy
 from .load import load_task

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core import FileError
-from .augment import Augment
+from .augmentation.augment import Augment
 from .images import Images
 from .loader import Loader
 from .metrics import Overlap, SegmentationLoss

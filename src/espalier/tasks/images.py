@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from ..core import FileError
-from .geometry import crop_box, resized
+from .augmentation.geometry import crop_box, resized
 from .streaming import cores
 
 _SMALL_PIXELS = 64 * 64  # threads cost more than they bring below

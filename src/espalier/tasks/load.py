@@ -9,11 +9,11 @@ from typing import Any
 
 from ..core import FileError, KindError, UnknownNameError
 from ..core.user_file import is_user_file
-from . import cifar, digits, huggingface, idx, imagefolder, moving_digits, parquet, scenes, voc
-from .augment import Augment
+from .augmentation.augment import Augment
 from .build import Loading, build
 from .normalise import Normalise
 from .own import Data, task_in_file, task_of
+from .sources import cifar, digits, huggingface, idx, imagefolder, moving_digits, parquet, scenes, voc
 from .splits import Splits
 from .storage import Storage
 from .task import Task

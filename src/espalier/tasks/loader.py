@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .augment import Augment, AugmentError
-from .geometry import crop_draws
+from .augmentation.augment import Augment, AugmentError
+from .augmentation.geometry import crop_draws
 from .images import Crops, Images, read
 from .normalise import IMAGENET
 from .randomness import seeded

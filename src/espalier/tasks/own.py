@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from ..core import FileError
 from ..core.user_file import UserFunction
-from .augment import Augment
+from .augmentation.augment import Augment
 from .batches import Batches, as_batches
 from .build import Loading
 from .datasets import DatasetLoader, loader_of
-from .huggingface import is_datasets
 from .loader import Loader
 from .metrics import Accuracy, Metrics, Overlap, SegmentationLoss, classification_loss
 from .normalise import as_is
+from .sources.huggingface import is_datasets
 from .splits import VALIDATION_SHARE, reference_order
 from .task import Kind, Task
 

@@ -12,19 +12,17 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
 from torch import nn
 
 from .sizes import FUNCTIONS, Heard, Real, Size
 from .sizes import plain as bare
+from .source_lines import ENGINE, TORCH
 
-_ENGINE, _TORCH = (str(Path(module.__file__ or "").parent) for module in (sys.modules[__name__], torch))
 _DECIDE = {"isclose", "isfinite", "isinf", "isnan", "ceil", "floor", "trunc", "fsum", "sumprod"}  # or keep provenance
 
 
@@ -49,7 +47,7 @@ def _own_scopes(model: nn.Module) -> Iterator[dict[str, Any]]:
     packages = {kind.__module__.partition(".")[0] for kind in {type(m) for m in model.modules()}}
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in packages - {"torch"} and isinstance(vars(module).get("__name__"), str):
-            if not str(vars(module).get("__file__") or "").startswith((_ENGINE, _TORCH)):
+            if not str(vars(module).get("__file__") or "").startswith((ENGINE, TORCH)):
                 yield vars(module)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-_SKIP = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+TORCH, ENGINE = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])  # code that is nobody's model
+_SKIP = (TORCH, ENGINE, "<")
 _RUNS_THE_MODEL = str(Path(__file__).parent / "capture.py")
 _foreign: dict[CodeType, bool] = {}
 
@@ -31,4 +32,4 @@ def source_line() -> str:
 
 def called_by_torch(depth: int) -> bool:
     """Whether the frame ``depth`` calls above the caller's is PyTorch's own."""
-    return sys._getframe(depth + 1).f_code.co_filename.startswith(_SKIP[0])
+    return sys._getframe(depth + 1).f_code.co_filename.startswith(TORCH)

@@ -7,7 +7,7 @@ does is a function of the recipe, of the state that it is given and of its name.
 from collections.abc import Callable
 from typing import Any
 
-from ..checkpoints import Handle
+from ..folders.checkpoints import Handle
 from ..work import Work
 from . import distill, finetune, measure, prune, recover, save, train
 

@@ -13,9 +13,9 @@ from ... import losses
 from ...core.run import Point
 from ...engines.engine import placed
 from ...zoo import load_weights
-from ..checkpoints import Handle
-from ..lesson import Loss, Objective
+from ..folders.checkpoints import Handle
 from ..steps import Distill
+from ..training.lesson import Loss, Objective
 from ..work import Work
 from .path import costs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...core.run import Point
-from ..checkpoints import Handle
+from ..folders.checkpoints import Handle
 from ..steps import Finetune
 from ..work import Work
 from .path import costs

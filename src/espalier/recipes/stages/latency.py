@@ -11,7 +11,7 @@ from ...criteria import Scores
 from ...graph import Graph, trace
 from ...measure import Trial, Trials, latency_tables, meet
 from ...selection.tables import Tables
-from ..checkpoints import Handle
+from ..folders.checkpoints import Handle
 from ..progress import bar
 from ..steps import Prune
 from ..work import Work

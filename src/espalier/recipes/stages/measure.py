@@ -10,8 +10,8 @@ from ...core import Cost
 from ...core.run import Latency, Layer, Measures, Reading
 from ...graph import trace
 from ...measure import Race, compare, race
-from ..checkpoints import Handle
-from ..folder import now
+from ..folders.checkpoints import Handle
+from ..folders.folder import now
 from ..layers import layer_costs
 from ..progress import bar, each
 from ..steps import Measure, Prune

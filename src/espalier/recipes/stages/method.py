@@ -14,9 +14,9 @@ from ...graph import Graph, trace
 from ...methods import Goal, registry
 from ...selection.bounds import bounds, wishes
 from ...selection.costs import Costs
-from ..checkpoints import Handle
-from ..state import State
+from ..folders.checkpoints import Handle
 from ..steps import Distill, Prune
+from ..training.state import State
 from ..work import Work
 from .distill import answers
 from .path import costs

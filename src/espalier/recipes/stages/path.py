@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...core import Cost
 from ...core.run import Point
 from ...graph import trace
-from ..checkpoints import Handle
+from ..folders.checkpoints import Handle
 from ..work import Work
 
 

@@ -16,8 +16,8 @@ from ...graph import Graph
 from ...selection import plan as choose
 from ...selection.tables import Tables
 from ..progress import each
-from ..state import State
 from ..steps import Prune
+from ..training.state import State
 from ..work import Work
 
 

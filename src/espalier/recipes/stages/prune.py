@@ -11,11 +11,11 @@ from ...core.run import Point
 from ...graph import carry_optimizer, cut, freeze, trace
 from ...selection.costs import Costs
 from ...selection.tables import Tables
-from ..checkpoints import Handle
+from ..folders.checkpoints import Handle
 from ..mending import mended
 from ..progress import bar
-from ..state import State
 from ..steps import Distill, Prune
+from ..training.state import State
 from ..work import Work
 from . import latency
 from .distill import answers

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ...core import Plan
 from ...core.run import Point
-from ..checkpoints import Handle
+from ..folders.checkpoints import Handle
 from ..mending import mended
-from ..state import State
 from ..steps import Recover
+from ..training.state import State
 from ..work import Work
 from .path import costs
 

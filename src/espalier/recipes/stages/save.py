@@ -8,7 +8,7 @@ from ...core import CutError
 from ...graph.files import load
 from ...graph.files import save as save_model
 from ...graph.probes.outputs import logits
-from ..checkpoints import Handle
+from ..folders.checkpoints import Handle
 from ..steps import Save
 from ..work import Work
 

@@ -23,9 +23,9 @@ from scipy import stats
 from ...core import Budget, BudgetError, Cost
 from ...core.run import Point
 from ...engines.engine import placed
-from ..checkpoints import Handle
-from ..state import State
+from ..folders.checkpoints import Handle
 from ..steps import Prune
+from ..training.state import State
 from ..work import Work
 from . import latency
 from .planning import Target

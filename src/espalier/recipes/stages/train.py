@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...graph.files import save
-from ..checkpoints import Handle
+from ..folders.checkpoints import Handle
 from ..steps import Train
 from ..work import Work
 

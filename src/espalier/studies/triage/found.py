@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from ...core.findings import Bar, Bars, Findings, Lines, Mark, Section, Strip, Table
-from ...recipes.folder import environment
+from ...recipes.folders.folder import environment
 from .. import files
 from ..anova import Effect, two_way
 from ..run import Outcome

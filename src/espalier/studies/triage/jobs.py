@@ -14,11 +14,11 @@ from torch import nn
 from ... import losses
 from ...graph import trace
 from ...recipes import chance, named
-from ...recipes.learner import Learner
-from ...recipes.lesson import Lesson, Loss, Objective
-from ...recipes.loop import train
-from ...recipes.state import State
 from ...recipes.steps import Training
+from ...recipes.training.learner import Learner
+from ...recipes.training.lesson import Lesson, Loss, Objective
+from ...recipes.training.loop import train
+from ...recipes.training.state import State
 from ...tasks import Task
 from ..jobs import Job, dense_job, recipe_of
 from ..study import Subject

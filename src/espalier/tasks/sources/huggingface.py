@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import FileError
-from .splits import Splits
+from ...core import FileError
+from ..splits import Splits
 from .tables import splits_of
 
 _VALIDATION = ("validation", "valid", "val", "dev")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..core import FileError
-from .splits import Splits
+from ...core import FileError
+from ..splits import Splits
 from .tables import splits_of
 
 CAMVID_NAMES = (

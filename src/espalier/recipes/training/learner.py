@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..core import Plan
-from ..engines.engine import like
-from ..graph import carry_optimizer, cut
-from ..graph.recording.tensors import named_tensors
+from ...core import Plan
+from ...engines.engine import like
+from ...graph import carry_optimizer, cut
+from ...graph.recording.tensors import named_tensors
 from .average import Average
 from .optimizers import continued
 from .state import State, settle
 
 if TYPE_CHECKING:
-    from ..engines.engine import Engine
-    from ..graph import Graph
-    from .steps import Training
+    from ...engines.engine import Engine
+    from ...graph import Graph
+    from ..steps import Training
 
 
 @dataclass(eq=False)

@@ -21,10 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .. import __version__
-from ..core import EspalierError, FileError, cause
-from ..core.atomic import write_text
-from ..core.run import Run
+from ... import __version__
+from ...core import EspalierError, FileError, cause
+from ...core.atomic import write_text
+from ...core.run import Run
 
 RECIPE, RUN, CHECKPOINTS = "recipe.toml", "run.json", "checkpoints"
 

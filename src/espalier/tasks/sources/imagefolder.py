@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from ..core import FileError
-from .images import EncodedImages
-from .splits import VALIDATION_SHARE, Split, Splits, complete
+from ...core import FileError
+from ..images import EncodedImages
+from ..splits import VALIDATION_SHARE, Split, Splits, complete
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _DEFAULT_SIZE = 224

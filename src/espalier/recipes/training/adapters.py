@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..engines.engine import Engine
-from ..graph.recording.tensors import named_tensors
+from ...engines.engine import Engine
+from ...graph.recording.tensors import named_tensors
 from .optimizers import new_optimizer
 from .state import optimizer_data
 
 if TYPE_CHECKING:
-    from .steps import Training
+    from ..steps import Training
 
 _PREFIX = "adapters/"
 

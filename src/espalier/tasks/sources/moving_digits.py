@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..core import FileError
+from ...core import FileError
+from ..normalise import Normalise
+from ..splits import Split, Splits
 from . import digits
-from .normalise import Normalise
-from .splits import Split, Splits
 
 MOTIONS = (
     *("left", "right", "up", "down", "clockwise", "anticlockwise", "growing", "shrinking"),

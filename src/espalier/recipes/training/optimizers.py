@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..core import EspalierError
+from ...core import EspalierError
 
 if TYPE_CHECKING:
-    from .steps import Training
+    from ..steps import Training
 
 KINDS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 _CYCLE_START = 1 / 25  # of the peak: where one-cycle begins

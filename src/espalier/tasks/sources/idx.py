@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import FileError
-from .normalise import Normalise
-from .splits import Split, Splits, complete
+from ...core import FileError
+from ..normalise import Normalise
+from ..splits import Split, Splits, complete
 
 NORMALISE = Normalise((0.1307,), (0.3081,))  # of MNIST's training split, as in PyTorch's example
 _PLACES = ("", "raw", "MNIST/raw")

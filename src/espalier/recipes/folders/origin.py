@@ -13,7 +13,7 @@ import os
 import secrets
 from pathlib import Path
 
-from ..core.atomic import write_text
+from ...core.atomic import write_text
 from .folder import RECIPE
 
 _SEAL = ".seal"

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core import EspalierError
+from ...core import EspalierError
+from ..randomness import seeded_globally
 from .colour import recoloured
 from .geometry import shifted
 from .mixing import mix, shares
-from .randomness import seeded_globally
 
 
 class AugmentError(EspalierError):

@@ -25,14 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import FileError
-from ..core.atomic import write_text
-from ..engines.engine import Alone, Engine
-from ..graph.header import sha256
-from . import chance
+from ...core import FileError
+from ...core.atomic import write_text
+from ...engines.engine import Alone, Engine
+from ...graph.header import sha256
+from .. import chance
+from ..training.sharded import read_shards, write_shards
+from ..training.state import State, files_of, read_state, settle, write_state
 from .folder import cannot_write
-from .sharded import read_shards, write_shards
-from .state import State, files_of, read_state, settle, write_state
 
 _FILE = "progress.json"
 _VERSION = 1
@@ -137,7 +137,7 @@ class Checkpoints:
             return None
         data, folder = self._partial["state"], self.folder
         if "surgery" in data:
-            from ..engines.checkpoint import read  # one process needs none of it
+            from ...engines.checkpoint import read  # one process needs none of it
 
             tensors = read(folder / f"{data['name']}.shards")
             state, extra = read_shards(folder, data, tensors, self._original)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from ..core import FileError
-from .images import EncodedImages
-from .splits import Split, Splits, complete
+from ...core import FileError
+from ..images import EncodedImages
+from ..splits import Split, Splits, complete
 
 NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table",

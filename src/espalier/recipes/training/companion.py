@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..core import Plan, ProofError
-from ..graph import Graph, freeze, trace
-from ..graph.probes.gates import ungated
-from ..methods import Context, Restore, Snapshot
-from . import chance
+from ...core import Plan, ProofError
+from ...graph import Graph, freeze, trace
+from ...graph.probes.gates import ungated
+from ...methods import Context, Restore, Snapshot
+from .. import chance
 from .keeping import packed, tensor_text, text_tensor, unpacked
 from .learner import Learner
 from .optimizers import TrainingError

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from ..core import FileError
+from ...core import FileError
+from ..build import Loading
+from ..datasets import loader_of
+from ..detection import AveragePrecision, DetectionLoss, Levels
+from ..splits import Split
+from ..task import Task
 from . import digits
-from .build import Loading
-from .datasets import loader_of
-from .detection import AveragePrecision, DetectionLoss, Levels
-from .splits import Split
-from .task import Task
 
 _SIZE, _CLASSES, _OBJECTS = 64, 10, 4
 _SCALES = (1.0, 3.0)  # of the digits' 8 pixels

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import CutError, FileError, Surgery
-from ..graph.recording.tensors import stored_tensors
-from ..graph.surgery.operate import operate
+from ...core import CutError, FileError, Surgery
+from ...graph.recording.tensors import stored_tensors
+from ...graph.surgery.operate import operate
 from .state import Data, State, optimizer_data, read_optimizer
 
 
@@ -25,7 +25,7 @@ def write_shards(folder: Path, name: str, state: State, extra: Mapping[str, Tens
     Raises:
         FileError: the place cannot be written.
     """
-    from ..engines.checkpoint import write  # one process needs none of it
+    from ...engines.checkpoint import write  # one process needs none of it
 
     groups, tensors = optimizer_data(state.model, state.optimizer)
     tensors |= {f"model/{key}": value.detach() for key, value in stored_tensors(state.model).items()}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..engines.engine import local
+from ...engines.engine import local
 
 
 class Average:

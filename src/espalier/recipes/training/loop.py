@@ -25,17 +25,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..core.run import Epoch
-from ..engines.engine import local
-from ..graph.probes.outputs import logits
-from ..graph.recording.running import device_of
-from . import chance
+from ...core.run import Epoch
+from ...engines.engine import local
+from ...graph.probes.outputs import logits
+from ...graph.recording.running import device_of
+from .. import chance
+from ..progress import bar
 from .adapters import Adapters
 from .companion import Companion
 from .learner import Learner
 from .lesson import START, Checkpoint, Lesson, Loss, Position
 from .optimizers import TrainingError, learning_rate
-from .progress import bar
 
 _CHECKED_EVERY = 20  # batches between looks at the loss on an accelerator or over ranks: each look waits for it
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..core.run import Epoch
-from ..engines.engine import Alone, Engine
+from ...core.run import Epoch
+from ...engines.engine import Alone, Engine
 
 if TYPE_CHECKING:
-    from ..methods import Goal, Method
-    from ..tasks import Task
-    from .steps import Training
+    from ...methods import Goal, Method
+    from ...tasks import Task
+    from ..steps import Training
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core import FileError
-from .normalise import Normalise
-from .splits import Split, Splits
+from ...core import FileError
+from ..normalise import Normalise
+from ..splits import Split, Splits
 
 NORMALISE = Normalise((0.305,), (0.376,))  # of the training split
 _MAXIMUM = 16

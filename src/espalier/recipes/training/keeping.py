@@ -15,8 +15,8 @@ from .learner import Learner
 from .state import files_of, read_state, settle, write_state
 
 if TYPE_CHECKING:
-    from ..engines.engine import Engine
-    from .steps import Training
+    from ...engines.engine import Engine
+    from ..steps import Training
 
 _NAME = "snapshot"
 _DATA = "data"

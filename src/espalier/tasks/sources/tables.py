@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import FileError
-from .images import EncodedImages, open_image
-from .splits import Split, Splits, complete
+from ...core import FileError
+from ..images import EncodedImages, open_image
+from ..splits import Split, Splits, complete
 
 _GREY = ("1", "L", "I;16")
 _MASKS = ("mask", "label_map", "annotation", "segmentation", "label")

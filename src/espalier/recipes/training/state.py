@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..core import FileError, Plan
-from ..core.atomic import replacing
-from ..graph import carry_optimizer, load, save
-from ..graph.recording.tensors import named_tensors
+from ...core import FileError, Plan
+from ...core.atomic import replacing
+from ...graph import carry_optimizer, load, save
+from ...graph.recording.tensors import named_tensors
 from .optimizers import KINDS
 
 Data = dict[str, Any]  # what JSON can hold

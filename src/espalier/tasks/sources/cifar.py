@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import FileError
-from .splits import Split, Splits, complete
+from ...core import FileError
+from ..splits import Split, Splits, complete
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32

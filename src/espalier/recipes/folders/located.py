@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import zoo
-from ..core import FileError
+from ... import zoo
+from ...core import FileError
 from .folder import RUN
 
 _RECIPES = (".toml", ".yaml", ".yml", ".json")

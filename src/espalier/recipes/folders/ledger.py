@@ -15,8 +15,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ..core import FileError, UnknownNameError
-from ..core.run import Run
+from ...core import FileError, UnknownNameError
+from ...core.run import Run
 from .folder import RUN, read_run
 
 _FILE = "ledger.sqlite"

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from ..core import FileError
+from ...core import FileError
 
 _FILE = ".process"
 _TRIES, _PAUSE_SECONDS = 5, 0.1  # who looks whether the lock is taken has it for a moment

@@ -1,0 +1,1 @@
+"""Augmentation: what happens to training batches, on whole batches at once."""

@@ -1,0 +1,1 @@
+"""Sources: where images, videos and label maps come from. One layout of files a module."""
