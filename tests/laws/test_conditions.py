@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from math import prod, sqrt
 from typing import Any
@@ -179,3 +180,12 @@ def test_positions_that_the_example_does_not_reach_stay() -> None:
     assert any(item.tensor == "ids" and "bound is a size of the input" in item.reason for item in graph.frozen)
     small = es.cut(model, graph, es.Plan({"a.weight:0": (0, 1, 2)}))
     assert small(torch.randn(2, 32, 6)).shape == (2, 32, 4), "a longer input still runs"
+
+
+def test_the_engine_does_not_listen_to_itself_when_a_model_of_the_zoo_is_traced() -> None:
+    model, own = es.model("espalier:digits_cnn"), sys.modules["espalier.graph.axes.conditions"]
+    theirs = sys.modules[type(model).__module__]
+    assert "range" not in vars(own) and "range" not in vars(theirs)
+    with hearing(model):
+        assert "range" not in vars(own)
+        assert "range" in vars(theirs)
