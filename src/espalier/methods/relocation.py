@@ -7,6 +7,7 @@ Every loss is a mean over readings; who uses one takes it relative to its value 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ..core import Plan, Role
 from ..graph import Graph
 from ..graph.probes.gates import ungated
+from ..graph.recording.tensors import named_tensors
 
 _SMALL = 1e-12
 
@@ -223,3 +225,25 @@ LOSSES: dict[str, Callable[[Relocation, Any, float], Tensor]] = {
     "redundancy": Relocation.redundancy,
     "entropy": Relocation.entropy,
 }
+
+
+def teacher_of(model: nn.Module, stored: Mapping[str, Any]) -> nn.Module:
+    """Return a frozen copy of the dense network, or the one that a checkpoint stored, for R2."""
+    teacher = copy.deepcopy(model).requires_grad_(False).eval()
+    with torch.no_grad():
+        for name, tensor in named_tensors(teacher).items():
+            if f"teacher/{name}" in stored:
+                tensor.copy_(stored[f"teacher/{name}"])
+    for module in teacher.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+            module.momentum = 0.0  # its statistics stay those of the dense network
+    return teacher
+
+
+def quiet(model: nn.Module) -> None:
+    """Put a network in train mode without the random numbers of dropout."""
+    model.train()
+    for module in model.modules():
+        if "Drop" in type(module).__name__:
+            module.eval()

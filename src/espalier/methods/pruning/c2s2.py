@@ -19,11 +19,9 @@ channel closes where the loss resists its closing by less than lambda; (4) a lay
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
-from dataclasses import dataclass as plain
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -35,6 +33,7 @@ from ...core import ModelError, Plan
 from ...graph import Graph, gates
 from ...graph.probes.gates import fold_gates_
 from ...graph.probes.joined import joined
+from ..cost_control import Trial, allowances, told, weaker
 from ..protocol import Context, Restore, Snapshot, Stored
 from ..pruning_layer import PruningLayer
 from ..registry import HYPERPARAMETERS
@@ -124,26 +123,14 @@ class C2S2:
 
     def resume(self, state: _State, stored: Stored) -> None:
         """Go on where ``stored`` was taken."""
-        told: Any = stored
+        kept: Any = stored
         state.close()
         for name in _PLAIN:
-            setattr(state, name, told[name])
-        state.log = [Trial(**one) for one in told["log"]]
-        state.before = told.get("before")
+            setattr(state, name, kept[name])
+        state.log = [Trial(**one) for one in kept["log"]]
+        state.before = kept.get("before")
         if state.phase == "select":
-            state.open(told)
-
-
-@plain(frozen=True)
-class Trial:
-    """One selection of one layer: lambda, channels before and after, points lost against dense, and the verdict."""
-
-    layer: str
-    strength: float
-    before: int
-    after: int
-    drop: float
-    accepted: bool
+            state.open(kept)
 
 
 class _State:
@@ -172,21 +159,14 @@ class _State:
         fewest = self.goal.fewest(graph)
         free = [name for name, size in graph.sizes.items() if fewest[name] < size and name not in spared]
         self.names = [name for name in free if _gated(model, graph, name)]
-        self.floors = self._floors(fewest)
+        allowed = method.drop if self.goal.max_drop is None else self.goal.max_drop
+        self.floors = allowances(graph, {name: fewest[name] for name in self.names}, self.reference, allowed / 100)
         each = max(2, context.steps // max(1, len(self.names) * method.trials))
         self.select_steps = min(each - 1, max(1, round(method.select_ratio * each)))
         self.recover_steps = each - self.select_steps
         self.phase = "done" if not self.names or self._met() else "select"
         if self.phase == "select":
             self.begin_layer()
-
-    def _floors(self, fewest: Mapping[str, int]) -> list[float]:
-        """Return the lowest metric after each layer: the allowance, by the MACs that are removable up to there."""
-        allowed = (self.method.drop if self.goal.max_drop is None else self.goal.max_drop) / 100
-        whole = self.graph.cost().macs
-        removable = [whole - self.graph.cost({name: fewest[name]}).macs for name in self.names]
-        total = max(sum(removable), 1)
-        return [self.reference - allowed * sum(removable[: i + 1]) / total - 1e-9 for i in range(len(removable))]
 
     def _met(self) -> bool:
         return bool(self.goal.limits) and self.goal.fits(self.graph, self.graph.sizes)
@@ -206,15 +186,15 @@ class _State:
         travel = sum((1 - m**j) / (1 - m) for j in range(1, steps + 1))
         return 1.0 / (travel * self.strength * (1 - self.method.gap))
 
-    def open(self, told: Mapping[str, Any]) -> None:
-        """Insert the pruning layer and hold the weights; ``told`` is what a checkpoint had."""
+    def open(self, stored: Mapping[str, Any]) -> None:
+        """Insert the pruning layer and hold the weights; ``stored`` is what a checkpoint had."""
         name = self.names[self.number]
         made = self.opened.enter_context(gates(self.model, self.graph, [name]))
         self.layer, self.phase = PruningLayer(made[name], self.method.threshold, self.method.format), "select"
-        if told:
+        if stored:
             with torch.no_grad():
-                self.layer.real.copy_(told["p"])
-            self.layer.velocity.copy_(told["velocity"])
+                self.layer.real.copy_(stored["p"])
+            self.layer.velocity.copy_(stored["velocity"])
             self.layer.show()
         else:
             self.spent = 0
@@ -268,7 +248,7 @@ class _State:
             self.accepted, self.strength = self.strength, 2 * self.strength
             self.next_trial()
             return None
-        self.strength = math.sqrt(self.strength * self.accepted) if self.accepted else self.strength / 2
+        self.strength = weaker(self.strength, self.accepted)
         self.phase = "returned"
         assert before is not None
         return Restore(before)
@@ -306,12 +286,7 @@ class _State:
     def _tell(self) -> None:
         """Say of a layer what was tried and what it came to: the table of the paper's appendices, a line a layer."""
         name = self.names[self.number]
-        own = [one for one in self.log if one.layer == name]
-        words = [
-            f"lambda {one.strength:.3g}: {one.after}, drop {one.drop:+.2f}{'' if one.accepted else ' undone'}"
-            for one in own
-        ]
-        self.context.note(f"c2s2: {name} keeps {self.graph.sizes.get(name, 1)} of {own[0].before} ({'; '.join(words)})")
+        self.context.note(f"c2s2: {told(name, self.graph.sizes.get(name, 1), self.log)}")
 
 
 def _gated(model: nn.Module, graph: Graph, name: str) -> bool:

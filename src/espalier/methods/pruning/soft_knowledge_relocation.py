@@ -41,7 +41,7 @@ from ...recovery import least_squares
 from ..grad_norm import balanced, gradient_norm
 from ..protocol import Context, Stored
 from ..registry import HYPERPARAMETERS
-from ..relocation import LOSSES, Relocation, readings_of
+from ..relocation import LOSSES, Relocation, quiet, readings_of, teacher_of
 
 _SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
@@ -186,7 +186,7 @@ class _State:
         """Gate the units and watch their readers; ``told`` is what a checkpoint had."""
         if self.method.loss not in LOSSES:
             return
-        teacher = self._teacher(told) if self.method.loss == "reconstruction" else None
+        teacher = teacher_of(self.model, told) if self.method.loss == "reconstruction" else None
         readings = readings_of(self.model, self.graph, self.plan)
         if not readings:
             self.context.note("soft_knowledge_relocation: no layer reads the units by a weight: they are only gated")
@@ -202,18 +202,6 @@ class _State:
         if not told and readings:
             self._refer()
 
-    def _teacher(self, told: dict[str, Any]) -> nn.Module:
-        teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
-        with torch.no_grad():
-            for name, tensor in named_tensors(teacher).items():
-                if f"teacher/{name}" in told:
-                    tensor.copy_(told[f"teacher/{name}"])
-        for module in teacher.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.train()
-                module.momentum = 0.0  # its statistics stay those of the dense network
-        return teacher
-
     def _refer(self) -> None:
         """Measure the relocation loss as it would be if P were removed at once: with closed gates."""
         assert self.terms is not None
@@ -223,7 +211,7 @@ class _State:
         if self.method.loss == "reconstruction":
             self._fill_gates(0.0)
         with torch.no_grad(), own_modes(self.model):
-            _quiet(self.model)
+            quiet(self.model)
             self.model(inputs)
             self.terms.renew()
             found = LOSSES[self.method.loss](self.terms, inputs, 1.0)
@@ -306,11 +294,3 @@ class _State:
         """Take gates and hooks off."""
         self.opened.close()
         self.opened, self.terms = ExitStack(), None
-
-
-def _quiet(model: nn.Module) -> None:
-    """Put a network in train mode without the random numbers of dropout."""
-    model.train()
-    for module in model.modules():
-        if "Drop" in type(module).__name__:
-            module.eval()
