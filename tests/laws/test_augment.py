@@ -246,3 +246,13 @@ def test_what_cannot_be_mixed() -> None:
         Loader(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4), augment=Augment(mixup=1.0), classes=3)
     with pytest.raises(EspalierError, match="how many classes"):
         Loader(torch.zeros(2, 3, 4, 4), torch.zeros(2), augment=Augment(mixup=1.0))
+
+
+@pytest.mark.parametrize("name", [name for name in EVERYTHING if name != "library"])
+def test_a_still_video_is_augmented_as_its_image_is(name: str) -> None:
+    still = loader(EVERYTHING[name])
+    video = dataclasses.replace(still, images=still.images[:][:, :, None].repeat(1, 1, 4, 1, 1))
+    for (x, y), (clips, targets) in zip(still, video, strict=True):
+        assert clips.shape == (len(x), 3, 4, 12, 10)
+        assert torch.equal(targets, y)
+        assert torch.allclose(clips, x[:, :, None].expand_as(clips), atol=1e-6)

@@ -120,7 +120,10 @@ def test_label_maps_with_the_usual_void_and_without(tmp_path: Path) -> None:
 def test_labels_are_copied_never_averaged() -> None:
     content = encoded(GENERATOR.choice(np.array([0, 200], np.uint8), (9, 9)))["bytes"]
     maps = EncodedImages(lambda row: content, str, torch.arange(1), 1, 5, 5, labels=True)
-    whole, part = maps[torch.arange(1)], maps.cropped(torch.arange(1), Crops(torch.rand(1, 10, 4), (0.3, 0.9)))
+    whole, part = (
+        maps[torch.arange(1)],
+        maps.cropped(torch.arange(1), Crops(torch.rand(1, 10, 4), (0.3, 0.9), torch.rand(1))),
+    )
     assert set(whole.unique().tolist()) == set(part.unique().tolist()) == {0, 200}
     grey = dataclasses.replace(maps, labels=False)
     assert len(grey[torch.arange(1)].unique()) > 2

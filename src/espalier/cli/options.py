@@ -72,7 +72,7 @@ class Compress:
     data: Annotated[str, tyro.conf.arg(metavar="SOURCE")]
     """digits; mnist:, cifar10:, cifar100:, camvid: or voc:PATH; imagefolder:PATH;
     parquet:PATH (a folder with train.parquet and test.parquet);
-    huggingface:PATH (saved to disk); or path/to/file.py:function"""
+    ucf101: or hmdb51:PATH; huggingface:PATH (saved to disk); or path/to/file.py:function"""
     weights: _Text = None
     """file with the trained weights: safetensors, or a PyTorch checkpoint (read without pickle's code)"""
     pretrained: _Flag = False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -32,10 +34,17 @@ class Images(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """A random part of every image of a batch: random numbers (batch, tries, 4), and the range of its area."""
+    """A random part of every image or video of a batch.
+
+    Attributes:
+        draws: (batch, tries, 4) random numbers in [0, 1), of ``crop_box``.
+        area: the range of a part's share of the area.
+        times: (batch,) random numbers in [0, 1]: how far from its first possible moment a part of a video begins.
+    """
 
     draws: Tensor
     area: tuple[float, float]
+    times: Tensor
 
     def apply(self, number: int, image: Tensor, size: tuple[int, int], *, labels: bool) -> Tensor:
         """Return the part of image number ``number`` of the batch, at ``size``."""
@@ -47,61 +56,68 @@ def read(images: Images, indices: Tensor, crops: Crops | None = None, *, labels:
     """Return the images at ``indices`` (batch, channels, height, width), or random parts of them at the same size."""
     if crops is None:
         return images[indices]
-    if isinstance(images, EncodedImages):
+    if isinstance(images, Encoded):
         return images.cropped(indices, crops)
     whole = images[indices]
-    size = (whole.shape[2], whole.shape[3])
-    return torch.stack([crops.apply(i, image, size, labels=labels) for i, image in enumerate(whole)])
+    size = (whole.shape[-2], whole.shape[-1])
+    flat = whole.flatten(1, -3)  # the frames of a video are cropped alike
+    return torch.stack([crops.apply(i, image, size, labels=labels) for i, image in enumerate(flat)]).view(whole.shape)
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedImages:
-    """Images as the bytes of their files.
+class Encoded(ABC):
+    """Images or videos as the bytes of their files.
 
     Attributes:
-        content: returns the bytes of one image; worker processes get a copy, so it must be picklable.
-        place: says where one image is, for error messages.
+        content: returns the bytes of one; worker processes get a copy, so it must be picklable.
+        place: says where one is, for error messages.
         rows: (count,) which of them, in which order.
-        channels: 1 (grey, or label maps) or 3.
-        height, width: of every image.
-        scale: scale images of another size so that they cover it, and crop them at their centre; refuse them if false.
-        labels: pixels are numbers of classes: they are copied, never averaged.
     """
 
     content: Callable[[int], bytes]
     place: Callable[[int], str]
     rows: Tensor
-    channels: int
-    height: int
-    width: int
-    scale: bool = True
-    labels: bool = False
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of one when it is decoded: channels first, height and width last."""
+
+    @abstractmethod
+    def settings(self) -> str:
+        """Return all that the decoded bytes depend on beside the files and the decoder."""
+
+    @abstractmethod
+    def decoder(self) -> str:
+        """Name what decodes: decoders differ in the last bit."""
+
+    @abstractmethod
+    def whole(self, row: int) -> Tensor:
+        """Decode one, scaled so that it covers ``shape``, and cropped at its centre."""
+
+    @abstractmethod
+    def part(self, number: int, row: int, crops: Crops) -> Tensor:
+        """Decode the part of one that number ``number`` of the crops says, at ``shape``."""
 
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self.rows)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """Decode the images at ``indices`` (batch,) to bytes (batch, channels, height, width)."""
-        return self._each(lambda number, row: _pixels(self._fitted(row)), indices)
+        """Decode those at ``indices`` (batch,) to bytes (batch, *shape)."""
+        return self._each(lambda number, row: self.whole(row), indices)
 
     def cropped(self, indices: Tensor, crops: Crops) -> Tensor:
-        """Decode the images at ``indices`` and return random parts of them, of the same shape as whole ones."""
+        """Decode those at ``indices`` and return random parts of them, of the same shape as whole ones."""
+        return self._each(lambda number, row: self.part(number, row, crops), indices)
 
-        def part(number: int, row: int) -> Tensor:
-            whole = _pixels(self._open(row))
-            return crops.apply(number, whole, (self.height, self.width), labels=self.labels)
-
-        return self._each(part, indices)
-
-    def pick(self, indices: Tensor) -> EncodedImages:
-        """Return the images at ``indices``, still encoded."""
+    def pick(self, indices: Tensor) -> Self:
+        """Return those at ``indices``, still encoded."""
         return replace(self, rows=self.rows[indices])
 
     def digest(self) -> str:
-        """Return a hash of everything that the decoded images depend on but the decoder."""
-        shape = f"{self.channels}x{self.height}x{self.width} {self.scale} {self.labels}"
-        digest = hashlib.sha256(shape.encode())
+        """Return a hash of everything that the decoded bytes depend on but the decoder."""
+        digest = hashlib.sha256(self.settings().encode())
         for row in self.rows.tolist():
             content = self.content(row)
             digest.update(len(content).to_bytes(8, "little"))
@@ -111,14 +127,62 @@ class EncodedImages:
     @property
     def decoded_bytes(self) -> int:
         """The memory that all of them take when they are decoded."""
-        return len(self) * self.channels * self.height * self.width
+        return len(self) * math.prod(self.shape)
 
     def _each(self, decode: Callable[[int, int], Tensor], indices: Tensor) -> Tensor:
         rows = self.rows[indices].tolist()
-        if self.height * self.width <= _SMALL_PIXELS or get_worker_info() is not None:
+        if math.prod(self.shape[1:]) <= _SMALL_PIXELS or get_worker_info() is not None:
             return torch.stack([decode(number, row) for number, row in enumerate(rows)])
         with ThreadPoolExecutor(cores()) as pool:  # decoding leaves Python's lock
             return torch.stack(list(pool.map(decode, range(len(rows)), rows)))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages(Encoded):
+    """Images as the bytes of their files.
+
+    Attributes:
+        channels: 1 (grey, or label maps) or 3.
+        height, width: of every image.
+        scale: scale images of another size so that they cover it, and crop them at their centre; refuse them if false.
+        labels: pixels are numbers of classes: they are copied, never averaged.
+    """
+
+    channels: int
+    height: int
+    width: int
+    scale: bool = True
+    labels: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height, width."""
+        return self.channels, self.height, self.width
+
+    def settings(self) -> str:
+        """Return all that the decoded bytes depend on beside the files and the decoder."""
+        return f"{self.channels}x{self.height}x{self.width} {self.scale} {self.labels}"
+
+    def decoder(self) -> str:
+        """Return pillow's version, and that of its JPEG library."""
+        pillow = _pillow(self.place(0))
+        from PIL import features
+
+        return f"1 pillow {pillow.__version__} jpeg {features.version('jpg')}"
+
+    def whole(self, row: int) -> Tensor:
+        """Decode one at its size."""
+        image = self._open(row)
+        if image.size == (self.width, self.height):
+            return _pixels(image)
+        from PIL import Image, ImageOps
+
+        method = Image.Resampling.NEAREST if self.labels else Image.Resampling.BICUBIC
+        return _pixels(ImageOps.fit(image, (self.width, self.height), method))
+
+    def part(self, number: int, row: int, crops: Crops) -> Tensor:
+        """Decode a part of one at its size."""
+        return crops.apply(number, _pixels(self._open(row)), (self.height, self.width), labels=self.labels)
 
     def _open(self, row: int) -> Any:
         image = open_image(self.content(row), self.place(row))
@@ -134,15 +198,6 @@ class EncodedImages:
             )
         return image
 
-    def _fitted(self, row: int) -> Any:
-        image = self._open(row)
-        if image.size == (self.width, self.height):
-            return image
-        from PIL import Image, ImageOps
-
-        method = Image.Resampling.NEAREST if self.labels else Image.Resampling.BICUBIC
-        return ImageOps.fit(image, (self.width, self.height), method)
-
 
 def _pixels(image: Any) -> Tensor:
     """Return (channels, height, width) bytes."""
@@ -156,13 +211,23 @@ def open_image(content: bytes, place: str) -> Any:
     Raises:
         FileError: pillow is not installed, or these bytes are no image that it can read.
     """
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise FileError(f"{place} needs pillow: pip install 'espalier[data]'") from error
+    Image = _pillow(place)
     try:
         image = Image.open(BytesIO(content))
         image.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise FileError(f"{place} is not an image that can be read: {error}") from error
     return image
+
+
+def _pillow(place: str) -> Any:
+    """Return ``PIL.Image``.
+
+    Raises:
+        FileError: pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise FileError(f"{place} needs pillow: pip install 'espalier[data]'") from error
+    return Image

@@ -13,23 +13,40 @@ from .augmentation.augment import Augment
 from .build import Loading, build
 from .normalise import Normalise
 from .own import Data, task_in_file, task_of
-from .sources import cifar, digits, huggingface, idx, imagefolder, moving_digits, parquet, scenes, voc
+from .sources import (
+    cifar,
+    digits,
+    hmdb51,
+    huggingface,
+    idx,
+    imagefolder,
+    moving_digits,
+    parquet,
+    scenes,
+    ucf101,
+    voc,
+)
 from .splits import Splits
 from .storage import Storage
 from .task import Task
 
 _IMAGENET_CROPS = Augment(flip=True, crop_area=(0.08, 1.0))
+_VIDEO_CROPS = Augment(flip=True, crop_area=(0.3, 1.0))  # and a random moment
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where splits come from: ``read(path, image_size)``, and whether it reads a folder; or what makes the task."""
+    """Where splits come from: ``read(path, image_size)``, and whether it reads a folder; or what makes the task.
 
-    read: Callable[[Path, int | None], Splits] | None
+    ``lists`` is how many pairs of training and test lists there are, of which ``read`` takes a number.
+    """
+
+    read: Callable[..., Splits] | None
     folder: bool = True
     normalise: Normalise | None = None
     augment: Augment | None = None
     task: Callable[[Loading, int | None], Task] | None = None
+    lists: int = 0
 
 
 def _cifar(layout: cifar.Layout) -> Callable[[Path, int | None], Splits]:
@@ -73,6 +90,8 @@ _SOURCES = {
     "parquet": _Source(parquet.read),
     "imagefolder": _Source(imagefolder.read, augment=_IMAGENET_CROPS),
     "huggingface": _Source(huggingface.read),
+    "ucf101": _Source(ucf101.read, augment=_VIDEO_CROPS, lists=3),
+    "hmdb51": _Source(hmdb51.read, augment=_VIDEO_CROPS, lists=3),
 }
 _NAMES = [name + (":PATH" if source.folder else "") for name, source in _SOURCES.items()] + ["path/to/file.py:function"]
 
@@ -105,11 +124,14 @@ def load_task(
             - ``voc:PATH``: PASCAL VOC's segmentation, the development kit's folder;
             - ``imagefolder:PATH``: a folder a class, inside train/ and val/ or alone;
             - ``huggingface:PATH``: what ``datasets`` saved to disk;
+            - ``ucf101:PATH``, ``hmdb51:PATH``: videos with their own lists, the first of three; ``PATH#2`` takes the
+              second. Clips of 16 frames, every fourth one;
             - ``path/to/file.py:function``: your own, which returns a ``Task``, a ``Data``, or (train, validation,
               test); or a ``Data`` or a Hugging Face ``DatasetDict`` itself.
         batch_size: images a batch, in all splits.
         seed: of the training order and augmentation. The splits do not depend on it.
-        image_size: height and width to scale to; a parquet's own size, or 224 for image folders, when None.
+        image_size: height and width to scale to; a parquet's own size, 224 for image folders, or 112 for videos, when
+            None.
         normalise: mean and standard deviation a channel; ImageNet's when None (their average for grey images).
         augment: for training. By default colour images are mirrored and shifted by an eighth, grey ones only shifted,
             and images from folders are mirrored and cropped at random.
@@ -133,15 +155,16 @@ def load_task(
         return task_of(name, found, loading)
     if not isinstance(found, str):
         return build(name, huggingface.splits(found, name, image_size), loading)
-    kind, path = _parse(found)
+    kind, path, lists = _parse(found)
     if kind.task is not None:
         return kind.task(loading, image_size)
     assert kind.read is not None
     loading = replace(loading, normalise=normalise or kind.normalise, augment=augment or kind.augment)
-    return build(name, kind.read(path, image_size), loading)
+    return build(name, kind.read(path, image_size, *lists), loading)
 
 
-def _parse(source: str) -> tuple[_Source, Path]:
+def _parse(source: str) -> tuple[_Source, Path, tuple[int, ...]]:
+    """Return the source, its folder, and the number of its lists where it has several."""
     name, colon, path = source.partition(":")
     if name not in _SOURCES:
         raise UnknownNameError("data source", name, _NAMES)
@@ -150,7 +173,12 @@ def _parse(source: str) -> tuple[_Source, Path]:
         raise FileError(f"{name} needs a folder: {name}:PATH")
     if not kind.folder and colon:
         raise FileError(f"{name} comes with scikit-learn and takes no path")
+    number = "1"
+    if kind.lists:
+        path, _, number = path.rpartition("#") if "#" in path else (path, "", "1")
+        if number not in map(str, range(1, kind.lists + 1)):
+            raise FileError(f"{source}: after # comes the number of its lists, 1 to {kind.lists}")
     folder = Path(path).expanduser()
     if kind.folder and not folder.is_dir():
         raise FileError(f"{path}: no such folder")
-    return kind, folder
+    return kind, folder, (int(number),) if kind.lists else ()

@@ -16,6 +16,7 @@ from .randomness import seeded
 from .streaming import batches, check_ranks
 
 _IGNORED = -100  # PyTorch's own number that no label has
+_TIME = 1  # of the random numbers that say when a part of a video begins
 
 
 @dataclass(eq=False)
@@ -92,7 +93,8 @@ class Loader:
         generator = seeded(self.seed, epoch, number, self.rank)
         crops = None
         if self.augment.crop_area is not None:
-            crops = Crops(crop_draws(len(indices), generator), self.augment.crop_area)
+            times = torch.rand(len(indices), generator=seeded(self.seed, epoch, number, self.rank, _TIME))
+            crops = Crops(crop_draws(len(indices), generator), self.augment.crop_area, times)
         images, targets = read(self.images, indices, crops), self._targets(indices, crops)
         fill = _IGNORED if self.void is None else self.void
         images, targets = self.augment.move(images, targets, fill, generator)

@@ -17,7 +17,7 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return normalised float images; bytes are brought to [0, 1] first."""
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values).view(-1, *[1] * (images.dim() - 2)) for values in (self.mean, self.std))
         if images.dtype == torch.uint8:
             return images.float().div_(255).sub_(mean).div_(std)
         return (images - mean).div_(std)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core import FileError
-from .images import EncodedImages, Images
+from .images import Encoded, Images
 
 VALIDATION_SHARE = 0.1
 
@@ -73,7 +73,7 @@ def reference_order(count: int) -> Tensor:
 
 
 def _pick(images: Images, indices: Tensor) -> Images:
-    if isinstance(images, EncodedImages):
+    if isinstance(images, Encoded):
         return images.pick(indices)
     if isinstance(images, Tensor):
         return images[indices]

@@ -16,9 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..core import FileError
 from ..core.atomic import replacing
-from .images import EncodedImages, Images
+from .images import Encoded, Images
 from .streaming import cores, mapped
 
 _CHUNK_BYTES = 4 << 20  # a step of the progress bar, and what a worker process hands over at once
@@ -43,7 +42,7 @@ class Storage:
 
     def hold(self, images: Images, what: str) -> Images:
         """Return encoded images as a tensor if that fits in memory; else, and anything else, as they are."""
-        if not isinstance(images, EncodedImages) or images.decoded_bytes > self.memory_bytes:
+        if not isinstance(images, Encoded) or images.decoded_bytes > self.memory_bytes:
             return images
         folder = cache_folder() if self.cache == "default" else self.cache
         if folder is None or len(images) < _CACHED_FROM:
@@ -54,7 +53,7 @@ class Storage:
         """Return how many processes should make batches of these images and targets."""
         if self.workers is not None:
             return self.workers
-        return cores() if any(isinstance(source, EncodedImages) for source in sources) else 0
+        return cores() if any(isinstance(source, Encoded) for source in sources) else 0
 
 
 def cache_folder() -> Path | None:
@@ -69,9 +68,9 @@ def cache_folder() -> Path | None:
     return Path(base).expanduser() / "espalier"
 
 
-def _decoded(images: EncodedImages, what: str) -> Tensor:
+def _decoded(images: Encoded, what: str) -> Tensor:
     """Decode all, by processes where there are many, with a progress bar on a terminal."""
-    result = torch.empty(len(images), images.channels, images.height, images.width, dtype=torch.uint8)
+    result = torch.empty(len(images), *images.shape, dtype=torch.uint8)
     chunks = torch.arange(len(images)).split(max(1, _CHUNK_BYTES * len(images) // images.decoded_bytes))
     workers = cores() if len(images) >= _CACHED_FROM else 0
     parts = mapped(_Part(images, chunks), len(chunks), workers)
@@ -85,20 +84,20 @@ def _decoded(images: EncodedImages, what: str) -> Tensor:
 class _Part:
     """The images of one chunk, decoded."""
 
-    images: EncodedImages
+    images: Encoded
     chunks: tuple[Tensor, ...]
 
     def __call__(self, number: int) -> Tensor:
         return self.images[self.chunks[number]]
 
 
-def _cached(images: EncodedImages, folder: Path, what: str) -> Tensor:
+def _cached(images: Encoded, folder: Path, what: str) -> Tensor:
     """Return the decoded images from the cache, or decode them and leave them there.
 
     A cache that cannot be read or written, or whose content is not what it was, costs the time to decode and no more.
     """
     path = folder / f"images-{_key(images)}.safetensors"
-    held = _load(path, (len(images), images.channels, images.height, images.width))
+    held = _load(path, (len(images), *images.shape))
     if held is None:
         held = _decoded(images, what)
         with suppress(OSError):  # read-only, or full; what was begun is removed
@@ -107,14 +106,9 @@ def _cached(images: EncodedImages, folder: Path, what: str) -> Tensor:
     return held
 
 
-def _key(images: EncodedImages) -> str:
-    """Name what was decoded, and by what: decoders differ in the last bit."""
-    try:
-        from PIL import Image, features
-    except ImportError as error:
-        raise FileError(f"{images.place(0)} needs pillow: pip install 'espalier[data]'") from error
-    decoder = f"1 pillow {Image.__version__} jpeg {features.version('jpg')} {images.digest()}"
-    return hashlib.sha256(decoder.encode()).hexdigest()[:40]
+def _key(images: Encoded) -> str:
+    """Name what was decoded, and by what."""
+    return hashlib.sha256(f"{images.decoder()} {images.digest()}".encode()).hexdigest()[:40]
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,19 +20,20 @@ def recoloured(images: Tensor, strength: float, generator: torch.Generator) -> T
     Differs: (1) always in this order, which torchvision shuffles once a batch.
 
     Args:
-        images: (batch, channels, height, width), floats in [0, 1]; grey ones have no saturation.
+        images: (batch, channels, ..., height, width), floats in [0, 1]; grey ones have no saturation. All frames of a
+            video are changed alike.
         strength: in [0, 1].
         generator: of random numbers.
     """
-    factors = 1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
-    size = max(1, _CHUNK_PIXELS // (images.shape[2] * images.shape[3]))
+    factors = 1 + strength * (2 * torch.rand(3, len(images), *[1] * (images.dim() - 1), generator=generator) - 1)
+    size = max(1, _CHUNK_PIXELS // math.prod(images.shape[2:]))
     parts = zip(images.split(size), factors.split(size, dim=1), strict=True)
     return torch.cat([_recoloured(part, *factor) for part, factor in parts])
 
 
 def _recoloured(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
     x = (x * brightness).clamp_(0, 1)
-    mean = _grey(x).mean((2, 3), keepdim=True)
+    mean = _grey(x).mean(tuple(range(2, x.dim())), keepdim=True)
     x = x.mul_(contrast).add_((1 - contrast) * mean).clamp_(0, 1)
     if x.shape[1] != len(_LUMA):
         return x

@@ -32,15 +32,16 @@ def pasted(images: Tensor, targets: Tensor, box: Box, partner: Tensor) -> tuple[
     Source: Yun et al., ICCV 2019, arXiv:1905.04899, section 3.1 and algorithm A1.
 
     Args:
-        images: (batch, channels, height, width), floats.
+        images: (batch, channels, ..., height, width), floats.
         targets: (batch, classes), shares.
         box: top, left, height, width.
         partner: (batch,) indices.
     """
     top, left, height, width = box
     images = images.clone()
-    images[:, :, top : top + height, left : left + width] = images[partner, :, top : top + height, left : left + width]
-    share = height * width / (images.shape[2] * images.shape[3])
+    inside = (..., slice(top, top + height), slice(left, left + width))
+    images[inside] = images[partner][inside]
+    share = height * width / (images.shape[-2] * images.shape[-1])
     return images, torch.lerp(targets, targets[partner], share)
 
 
@@ -72,7 +73,7 @@ def mix(images: Tensor, targets: Tensor, alphas: tuple[float, float], generator:
     if choice == 0:
         return mixed(images, targets, lam, partner)
     row, column = numbers.random(2)
-    return pasted(images, targets, cut_box(lam, row, column, (images.shape[2], images.shape[3])), partner)
+    return pasted(images, targets, cut_box(lam, row, column, (images.shape[-2], images.shape[-1])), partner)
 
 
 def shares(targets: Tensor, classes: int) -> Tensor:

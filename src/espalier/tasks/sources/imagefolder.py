@@ -7,7 +7,6 @@ What is set aside follows the order of ``numpy.random.default_rng(0).permutation
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ import torch
 from ...core import FileError
 from ..images import EncodedImages
 from ..splits import VALIDATION_SHARE, Split, Splits, complete
+from .paths import Files
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _DEFAULT_SIZE = 224
@@ -58,24 +58,6 @@ def _split(folder: Path, classes: list[str], size: int) -> Split:
         labels += [label] * len(found)
     if not files:
         raise FileError(f"{folder} has no images ({', '.join(sorted(_SUFFIXES))}) in its class folders")
-    named = _Files(tuple(map(str, files)))
+    named = Files(tuple(map(str, files)))
     images = EncodedImages(named.content, named.place, torch.arange(len(files)), 3, size, size)
     return Split(images, torch.tensor(labels), (3, size, size))
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The files of one split."""
-
-    paths: tuple[str, ...]
-
-    def content(self, row: int) -> bytes:
-        """Return the bytes of one."""
-        try:
-            return Path(self.paths[row]).read_bytes()
-        except OSError as error:
-            raise FileError(f"{self.paths[row]} cannot be read: {error.strerror}") from error
-
-    def place(self, row: int) -> str:
-        """Return the path of one."""
-        return self.paths[row]

@@ -10,7 +10,6 @@ Source: Everingham et al., The PASCAL Visual Object Classes Challenge 2011 (VOC2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ import torch
 from ...core import FileError
 from ..images import EncodedImages
 from ..splits import Split, Splits, complete
+from .paths import Files
 
 NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table",
@@ -57,38 +57,14 @@ def _split(folder: Path, name: str, size: int) -> Split:
         raise FileError(f"{file} cannot be read: {error}") from error
     if not names:
         raise FileError(f"{file} names no image")
-    images, masks = _Named(folder / "JPEGImages", ".jpg", names), _Named(folder / "SegmentationClass", ".png", names)
-    for one in (images, masks):
-        missing = next((row for row in range(len(names)) if not one.path(row).is_file()), None)
-        if missing is not None:
-            raise FileError(f"{file} names {names[missing]!r}, and {one.path(missing)} is not there")
+    images = Files(tuple(str(folder / "JPEGImages" / f"{one}.jpg") for one in names))
+    masks = Files(tuple(str(folder / "SegmentationClass" / f"{one}.png") for one in names))
+    for path in (*images.paths, *masks.paths):
+        if not Path(path).is_file():
+            raise FileError(f"{file} names {Path(path).stem!r}, and {path} is not there")
     rows = torch.arange(len(names))
     return Split(
         EncodedImages(images.content, images.place, rows, 3, size, size),
         EncodedImages(masks.content, masks.place, rows, 1, size, size, labels=True),
         (3, size, size),
     )
-
-
-@dataclass(frozen=True)
-class _Named:
-    """The files of one kind, by row."""
-
-    folder: Path
-    suffix: str
-    names: tuple[str, ...]
-
-    def path(self, row: int) -> Path:
-        """Return where one is."""
-        return self.folder / f"{self.names[row]}{self.suffix}"
-
-    def content(self, row: int) -> bytes:
-        """Return the bytes of one."""
-        try:
-            return self.path(row).read_bytes()
-        except OSError as error:
-            raise FileError(f"{self.path(row)} cannot be read: {error.strerror}") from error
-
-    def place(self, row: int) -> str:
-        """Return the path of one."""
-        return str(self.path(row))
