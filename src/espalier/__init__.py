@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .graph import carry_optimizer, cut, cut_, freeze, gates, load, prove, save, taps, to_graph_module, trace
     from .measure import compare
     from .recipes import Recipe, Settings
-    from .selection import plan
+    from .selection import plan, sparsify
     from .tasks import Task, load_task
 
 __version__ = "0.1.0"
@@ -51,6 +51,7 @@ _HOMES = {
     "recovery": "",
     "resume": "api",
     "save": "graph",
+    "sparsify": "selection",
     "taps": "graph",
     "tasks": "",
     "to_graph_module": "graph",
@@ -89,6 +90,7 @@ __all__ = [
     "recovery",
     "resume",
     "save",
+    "sparsify",
     "taps",
     "tasks",
     "to_graph_module",

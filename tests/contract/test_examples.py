@@ -9,7 +9,7 @@ import torch
 
 import espalier as es
 from espalier import studies
-from espalier.recipes import Measure, Prune, Recipe, Training, read
+from espalier.recipes import Measure, Prune, Recipe, Sparsify, Training, read
 from espalier.recipes.steps import AnyStep
 from espalier.studies.run import jobs_of, run
 from espalier.tasks import Task, load_task
@@ -33,6 +33,9 @@ def short(step: AnyStep) -> AnyStep:
         changes = {"finetune": finetune, "rounds": min(step.rounds, 2), "max_rounds": 2, "score_batches": 1, "keep": ()}
         budget = {"latency_ratio": None, "macs": 0.5} if step.latency_ratio else {}
         return step.model_copy(update={**changes, **budget, "recover_batches": 2})
+    if isinstance(step, Sparsify):
+        finetune = step.finetune and step.finetune.model_copy(update={"epochs": 1})
+        return step.model_copy(update={"finetune": finetune, "rounds": min(step.rounds, 2), "every_steps": 1})
     if isinstance(step, Measure):
         return Measure(latency=False)
     return step.model_copy(update={"epochs": 1}) if isinstance(step, Training) else step

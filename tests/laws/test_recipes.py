@@ -23,6 +23,7 @@ from espalier.recipes import (
     Recover,
     Save,
     Settings,
+    Sparsify,
     Train,
     parse,
     read,
@@ -63,10 +64,22 @@ prunes = st.fixed_dictionaries(
         "recover": st.sampled_from([(), ("batch_norm",), ("least_squares", "batch_norm")]),
     },
 )
+sparsities = st.fixed_dictionaries(
+    {"sparsity": st.floats(0.01, 0.99)},
+    optional={
+        "layers": st.dictionaries(names, st.floats(0.01, 0.99), max_size=3),
+        "scope": st.sampled_from(["layer", "global"]),
+        "keep": st.lists(names, max_size=3).map(tuple),
+        "only": st.none() | st.lists(names, max_size=2).map(tuple),
+        "ranking": st.sampled_from(["magnitude", "random"]),
+        "finetune": st.none() | trainings.map(Training.model_validate),
+    },
+)
 steps = st.lists(
     st.one_of(
         trainings.map(Train.model_validate),
         prunes.map(Prune.model_validate),
+        sparsities.map(Sparsify.model_validate),
         trainings.map(Finetune.model_validate),
         trainings.map(Distill.model_validate),
         st.just(Save()),
@@ -133,7 +146,7 @@ MISTAKES = [
     "step 1 (prune): round_to: input should be greater than or equal to 1 (it is 0)",
     "step 1 (prune): finetune: unknown key 'epoch'; did you mean 'epochs'?",
     "step 2: unknown kind of step 'finetun'; did you mean 'finetune'?",
-    "step 3: unknown kind of step ''; known: train, prune, recover",
+    "step 3: unknown kind of step ''; known: train, prune, sparsify, recover",
     "step 4 (train): lr: input should be greater than 0 (it is -1)",
 ]
 

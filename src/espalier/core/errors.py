@@ -43,6 +43,10 @@ class ProofError(CutError):
         self.groups = groups
 
 
+class MaskError(EspalierError):
+    """Masks do not fit this network: a tensor is missing, is no weight, or has another shape."""
+
+
 class FileError(EspalierError):
     """A file is missing, truncated, damaged or foreign."""
 

@@ -104,6 +104,24 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Density:
+    """How many weights of a masked tensor are left.
+
+    Attributes:
+        name: of the tensor.
+        weights, kept: all of its weights, and those that are not masked.
+        dense_bytes: what it takes in a model file: masked weights are zeros there, as large as any number.
+        packed_bytes: what a bitmap and the kept weights would take.
+    """
+
+    name: str
+    weights: int
+    kept: int
+    dense_bytes: int
+    packed_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Both networks timed in turns under one set of conditions.
 
@@ -162,6 +180,7 @@ class Run:
         ranked_on_train: a criterion read training batches to rank the units.
         resumes: how often the run went on after it had been stopped.
         widths: of every group.
+        densities: of every masked tensor of the result.
         frozen: what must not change, and why.
         proof: what was proved about the surgery, in words.
         notes: what the user should know.
@@ -190,6 +209,7 @@ class Run:
     ranked_on_train: bool = False
     resumes: int = 0
     widths: tuple[Width, ...] = ()
+    densities: tuple[Density, ...] = ()
     frozen: tuple[Frozen, ...] = ()
     proof: str = ""
     notes: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ from ..core import CutError, FileError, Surgery
 from ..core.atomic import replacing
 from .header import Header, check_names, metadata, read_header, sha256, sort_metadata
 from .kinds import check_model, check_path
+from .masks import unmask_
 from .recording.tensors import aliases, stored_tensors
 from .surgery.layers import contradictions
 from .surgery.operate import check_surgery, operate
@@ -90,7 +91,7 @@ def load(path: str | Path, model_or_factory: nn.Module | Callable[[], nn.Module]
             targets[name].copy_(tensor)
     if header.surgery.slices or header.surgery.attributes:
         result.espalier_proof = header.proof  # type: ignore[assignment]
-    return result
+    return unmask_(result)  # a mask speaks of weights that are gone now
 
 
 def _read_tensors(source: Path, header: Header) -> dict[str, Tensor]:

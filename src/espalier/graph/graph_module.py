@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from ..core import CutError, Plan, Slice, Surgery
 from .graph import Graph
 from .kinds import check_cut
+from .masks import carry
 from .proof.replay import SlicedReplay
 from .recording.execute import COMPOSITES, execute
 from .recording.looks import LEAVES_TORCH
@@ -63,6 +64,7 @@ def to_graph_module(model: nn.Module, graph: Graph, plan: Plan | None = None) ->
     result = writer.finish(type(model).__name__)
     previous = getattr(model, "espalier_surgery", None) or Surgery()
     result.espalier_surgery = previous.then(surgery)  # type: ignore[assignment] - so that an optimizer can be carried
+    carry(model, result, surgery)
     return result
 
 

@@ -6,7 +6,7 @@ What is imported here is plain data for files and the command line; what needs t
 from .files import RecipeError, checked, parse, read, schema, to_toml, write
 from .recipe import Recipe
 from .settings import Settings
-from .steps import STEPS, Distill, Finetune, Measure, Prune, Recover, Save, Step, Train, Training
+from .steps import STEPS, Distill, Finetune, Measure, Prune, Recover, Save, Sparsify, Step, Train, Training
 
 __all__ = [
     "STEPS",
@@ -19,6 +19,7 @@ __all__ = [
     "Recover",
     "Save",
     "Settings",
+    "Sparsify",
     "Step",
     "Train",
     "Training",

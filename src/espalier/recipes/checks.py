@@ -12,8 +12,9 @@ from .. import backends, criteria
 from ..core import Budget, ModelError
 from ..graph import trace
 from ..graph.probes.outputs import logits
+from ..selection.sparsity import aimed
 from .stages.planning import Target, plan_of
-from .steps import Prune
+from .steps import Prune, Sparsify
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -27,6 +28,7 @@ def check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
     Raises:
         ModelError: the model does not run on the task's inputs, has fewer classes, or nothing in it can be pruned.
         BudgetError: a budget that no plan can reach.
+        UnknownNameError: a pattern that matches nothing.
         BackendError: what is to measure a latency is not installed.
     """
     example = task.example()
@@ -40,6 +42,8 @@ def check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
                 _check_backend(step.backend)
                 budget = {"macs": step.step_ratio}  # of the patterns at least; milliseconds are known when measured
             plan_of(step, graph, random, Target(Budget(**budget)))
+        elif isinstance(step, Sparsify):
+            aimed(model, step.target())
     return graph
 
 

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..core import ModelError, Plan
 from ..graph import Graph, trace
+from ..graph.masks import masks_of
 from ..graph.recording.skeleton import map_tensors
 from ..recovery import least_squares, reestimate_batch_norm, rescale_statistics
 
@@ -47,6 +48,8 @@ def mended(
                     data = thinned(data, held(graph))
                     notes.append(f"recovery by {name} read {_count(data)} examples: more would not fit in 2 GB")
                 _FITS[name](dense, small, graph, plan, data)
+                if name == "least_squares" and masks_of(small):
+                    notes.append("recovery by least_squares left masked layers as they are: it would fill their zeros")
         except ModelError as error:  # the network is as it was then, and training mends what this cannot
             notes.append(f"recovery by {name} was left out: {error}")
     return notes

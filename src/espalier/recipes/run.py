@@ -22,6 +22,7 @@ from ..core import EspalierError, FileError
 from ..core.run import Run, Width
 from ..engines.engine import Engine, placed
 from ..graph import trace
+from ..graph.masks import densities
 from ..graph.recording.running import fixed_threads
 from ..measure import Comparison
 from . import files, named
@@ -32,7 +33,7 @@ from .folders.folder import CHECKPOINTS, RECIPE, RUN, Journal, create_folder, en
 from .folders.owner import Owner
 from .stages import STAGES
 from .stages.path import begin
-from .steps import Prune
+from .steps import Prune, Sparsify
 from .training.state import State
 from .untrained import untrained_note
 from .work import Work
@@ -186,12 +187,13 @@ def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[
         checkpoints.pin("dense", handle)
         work = Work(task, recipe, original, task.example(), journal, checkpoints, handle, engine=engine)
         for number, step in enumerate(recipe.steps, 1):
-            if isinstance(step, Prune) and not work.pruned:
+            if isinstance(step, Prune | Sparsify) and not work.pruned:
                 dense = work.dense
                 journal.note(checkpoints.once("dense/untrained", lambda d=dense: _untrained(d.open().model, work)))
                 begin(work)
             handle = STAGES[step.kind](step, f"{number}-{step.kind}", work, handle)
         small = handle.open().model
+        journal.update(densities=densities(small))
         checkpoints.forget()
     done = journal.run
     conditions = f"latency: {done.latencies[-1].conditions}" if done.latencies else ""

@@ -93,7 +93,7 @@ class Work:
         stage: str,
         *,
         objective: Objective | None = None,
-        method: tuple[Method, Goal] | None = None,
+        method: tuple[Method, Goal | None] | None = None,
     ) -> tuple[Handle, float]:
         """Train a copy of a state, with checkpoints; return what it came to, and its metric on validation."""
         before, whole = self.journal.run.history, handle
@@ -122,7 +122,7 @@ def _learned(
     handle: Handle,
     training: Training,
     stage: str,
-    how: tuple[Objective | None, tuple[Method, Goal] | None],
+    how: tuple[Objective | None, tuple[Method, Goal | None] | None],
 ) -> tuple[Any, dict[str, Any]]:
     partial = work.checkpoints.partial(key)
     own = handle.open().copied() if partial is None else partial.state

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..core import Plan
 from ..graph import Graph
+from ..graph.masks import masks_of
 from ..graph.recording.running import evaluating
 from .pair import Pair
 from .refit import DEFAULT, Fit, Refitted, refit
@@ -121,6 +122,8 @@ def _found(pair: Pair, inputs: list[Any], fit: Fit, *, scales: bool) -> tuple[li
             refused[site.weight] = _OTHER_WAY
         elif site.weight in frozen:
             refused[site.weight] = "it is frozen, and others are not"
+        elif not scales and site.weight in masks_of(pair.small).kept:
+            refused[site.weight] = "it is masked, and a fit of the whole would fill its zeros"
         elif site.kind.rank not in (0, pair.tensors[site.weight].dim()):
             refused[site.weight] = "it is not one matrix"
         elif (features := site.kind.matrix(pair.tensors[site.weight], site.groups).shape[2]) > fit.most_features:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..core import Frozen
 from ..core.run import Layer, Run
-from .numbers import one_unit, show_count
+from .numbers import one_unit, show_bytes, show_count
 
 _TINY = 0.01  # layers without MACs whose share of the time is below this are counted together
 
@@ -71,6 +71,32 @@ def width_bars(run: Run) -> Bars:
         Bar(w.group, str(w.before), str(w.after), w.before / widest, w.after / widest, w.places) for w in run.widths
     )
     return Bars("Units a group keeps", rows)
+
+
+def density_bars(run: Run) -> Bars:
+    """Return the weights that every masked tensor keeps."""
+    most = max((one.weights for one in run.densities), default=1) or 1
+    rows = tuple(
+        Bar(d.name, f"{d.weights:,}", f"{d.kept:,}", d.weights / most, d.kept / most, (density(d.kept, d.weights),))
+        for d in run.densities
+    )
+    return Bars("Weights a layer keeps", rows)
+
+
+def density(kept: int, weights: int) -> str:
+    """Return a share of weights in words."""
+    return f"{100 * kept / max(weights, 1):.3g} % of {weights:,} weights are left"
+
+
+def sparse_words(run: Run) -> tuple[str, str]:
+    """Return how many weights are left, and what that is worth in bytes, in words."""
+    kept, weights = sum(one.kept for one in run.densities), sum(one.weights for one in run.densities)
+    dense, packed = sum(one.dense_bytes for one in run.densities), sum(one.packed_bytes for one in run.densities)
+    worth = (
+        f"A model file holds a zero as any number: these {show_bytes(dense)} are in it whole. As a bitmap and the "
+        f"weights that are left they would take {show_bytes(packed)}."
+    )
+    return density(kept, weights), worth
 
 
 def layer_bars(run: Run) -> list[Bars]:

@@ -48,6 +48,8 @@ def sentence(run: Run) -> str:
         for name, words in (("macs", "MACs"), ("params", "parameters"))
         if (before := getattr(run.before, name)) and (after := getattr(run.after, name)) and after < before
     ]
+    if run.densities and (kept := sum(one.kept for one in run.densities)):
+        gains.append(f"{show_times(sum(one.weights for one in run.densities) / kept)} fewer weights in masked layers")
     if run.latency_ratio and run.latency_ratio[2] < 1:  # only where the whole interval is on the faster side
         gains.append(f"{show_times(1 / run.latency_ratio[1])} faster")
     words = ", ".join(gains[:-1]) + (" and " if len(gains) > 1 else "") + gains[-1] if gains else ""

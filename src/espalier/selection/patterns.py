@@ -31,7 +31,7 @@ def matched(graph: Graph, patterns: Iterable[str], *, owned: bool = False) -> di
             names.setdefault(name, []).append(group.name)
     found = {}
     for pattern in patterns:
-        test = _tester(pattern)
+        test = tester(pattern)
         groups = dict.fromkeys(group for name, owners in names.items() if test(name) for group in owners)
         if not groups:
             raise UnknownNameError(
@@ -45,7 +45,7 @@ def _tensors(slots: Iterable[Slot], owned: bool) -> set[str]:
     return {slot.tensor for slot in slots if not (owned and slot.role is Role.READER)}
 
 
-def _tester(pattern: str) -> Callable[[str], bool]:
+def tester(pattern: str) -> Callable[[str], bool]:
     """Return a test of a name: it matches the pattern, or the pattern matches a module that holds it."""
     either = re.compile(f"(?:{fnmatch.translate(pattern)})|(?:{fnmatch.translate(pattern + '.*')})")
     return lambda name: either.match(name) is not None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from ..recipes.steps import AnyStep, Prune, Step, Train, Training
+from ..recipes.steps import AnyStep, Prune, Sparsify, Step, Train, Training
 from ..recipes.steps.base import Record
 from ..recipes.steps.prune import BUDGETS, known_criterion
 
@@ -123,7 +123,7 @@ def trainings(steps: Iterable[Step]) -> Iterable[Training]:
     for step in steps:
         if isinstance(step, Training):
             yield step
-        elif isinstance(step, Prune) and step.finetune is not None:
+        elif isinstance(step, Prune | Sparsify) and step.finetune is not None:
             yield from [step.finetune] * step.rounds
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import CutError, SetAttribute, Slice, Surgery
+from ..masks import carry
 from ..recording.copying import deep_copy
 from ..recording.skeleton import is_config
 from ..recording.tensors import named_tensors
@@ -26,7 +27,8 @@ from ..recording.tensors import named_tensors
 def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.Module:
     """Return ``model`` after ``surgery``, which is relative to the model as it is now.
 
-    The result carries ``espalier_surgery``: all surgeries so far, composed, relative to the original architecture.
+    The result carries ``espalier_surgery``: all surgeries so far, composed, relative to the original architecture; and
+    the model's masks, sliced as its tensors are.
     Gradients are dropped; ties, ``requires_grad``, memory format and attributes of parameters stay.
 
     Args:
@@ -49,6 +51,7 @@ def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.
     for change in surgery.attributes.values():
         _replaced(result.get_submodule(change.module), change.path, change.value)
     result.espalier_surgery = previous.then(surgery)  # type: ignore[assignment]
+    carry(model, result, surgery)
     return result
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from ..folders.checkpoints import Handle
 from ..work import Work
-from . import distill, finetune, measure, prune, recover, save, train
+from . import distill, finetune, measure, prune, recover, save, sparsify, train
 
 Stage = Callable[[Any, str, Work, Handle], Handle]
 
 STAGES: dict[str, Stage] = {
     "train": train.do,
     "prune": prune.do,
+    "sparsify": sparsify.do,
     "recover": recover.do,
     "finetune": finetune.do,
     "distill": distill.do,

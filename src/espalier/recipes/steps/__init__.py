@@ -14,17 +14,19 @@ from .measure import Measure
 from .prune import Prune
 from .recover import Recover
 from .save import Save
+from .sparsify import Sparsify
 from .train import Train
 from .training import Training
 
 AnyStep = Annotated[
-    Train | Prune | Recover | Finetune | Distill | Measure | Save,
+    Train | Prune | Sparsify | Recover | Finetune | Distill | Measure | Save,
     Field(discriminator="kind"),
 ]
 
 STEPS: dict[str, type[Step]] = {
     "train": Train,
     "prune": Prune,
+    "sparsify": Sparsify,
     "recover": Recover,
     "finetune": Finetune,
     "distill": Distill,
@@ -41,6 +43,7 @@ __all__ = [
     "Prune",
     "Recover",
     "Save",
+    "Sparsify",
     "Step",
     "Train",
     "Training",

@@ -2,7 +2,7 @@
 
     for each epoch:
         for each batch:    loss = objective(outputs, targets) + method.penalty;  backward
-            every accumulate_steps:  clip;  optimizer.step;  average;  method.step -> cut or restore
+            every accumulate_steps:  clip;  optimizer.step;  masks;  average;  method.step -> cut or restore
             now and then:  checkpoint
         evaluate on the validation split
 
@@ -35,6 +35,7 @@ from .adapters import Adapters
 from .companion import Companion
 from .learner import Learner
 from .lesson import START, Checkpoint, Lesson, Loss, Position
+from .masking import Masking
 from .optimizers import TrainingError, learning_rate
 
 _CHECKED_EVERY = 20  # batches between looks at the loss on an accelerator or over ranks: each look waits for it
@@ -98,6 +99,7 @@ class _Stretch:
     def attach(self) -> None:
         """Wrap the network that is trained now, and attach the objective to it."""
         self.objectives.close()
+        self.masking = Masking(self.learner)
         self.forward = self.engine.wrapped(self.learner.model)
         make = self.lesson.objective
         self.loss = _plain(self.lesson) if make is None else self.objectives.enter_context(make(self.learner.model))
@@ -176,10 +178,12 @@ class _Stretch:
         if stepped:
             for group in optimizer.param_groups:
                 group["lr"] = lr
+            self.masking.gradients()
             if self.training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), self.training.clip_norm)
             if not self.companion.holding:
                 optimizer.step()
+            self.masking.weights()
             optimizer.zero_grad()
             self.adapters.step(lr)
             if self.learner.average is not None:
@@ -188,6 +192,7 @@ class _Stretch:
             if self.companion.step():
                 self.learner.model.train()
                 self.attach()
+            self.masking = self.masking.of(self.learner)
         return loss.detach()
 
     def share(self, batch: int) -> int:

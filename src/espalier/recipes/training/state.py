@@ -1,7 +1,7 @@
 """What a stage hands to the next: a network, its optimizer, and how it was cut so far; and their files.
 
 NAME.safetensors            the network: its surgery first, then its tensors (``es.save``)
-NAME.training.safetensors   the optimizer's moments, and in mid-training what else is needed to go on
+NAME.training.safetensors   the optimizer's moments, the masks, and in mid-training what else is needed to go on
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...core import FileError, Plan
 from ...core.atomic import replacing
 from ...graph import carry_optimizer, load, save
+from ...graph.masks import Masks, mask_, masks_of
 from ...graph.recording.tensors import named_tensors
 from .optimizers import KINDS
 
@@ -90,7 +91,7 @@ def write_state(folder: Path, name: str, state: State, extra: Mapping[str, Tenso
     """
     save(state.model, folder / f"{name}.safetensors")
     groups, tensors = optimizer_data(state.model, state.optimizer)
-    tensors |= {f"extra/{key}": value for key, value in (extra or {}).items()}
+    tensors |= mask_tensors(state.model) | {f"extra/{key}": value for key, value in (extra or {}).items()}
     data: Data = {"name": name, "kept": {k: list(v) for k, v in state.kept.items()}, "epochs": state.epochs}
     if state.optimizer is None and not tensors:
         return data
@@ -125,6 +126,7 @@ def read_state(
         tensors = {key: tensor.clone() for key, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise FileError(f"cannot read {path}: {error}") from error
+    put_masks(model, tensors)
     optimizer = None if data["optimizer"] is None else read_optimizer(model, data["optimizer"], tensors)
     extra = {key.removeprefix("extra/"): value for key, value in tensors.items() if key.startswith("extra/")}
     return State(model, optimizer, kept, data["epochs"]), extra
@@ -174,6 +176,18 @@ def read_optimizer(model: nn.Module, data: Mapping[str, Any], tensors: Mapping[s
             moved = isinstance(value, Tensor) and value.dim() > 0  # counters of steps stay on the CPU
             made.state[known[name]][key] = value.to(known[name].device) if moved else value
     return made
+
+
+def mask_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's masks as a checkpoint's tensors, of bytes: shards know no booleans."""
+    return {f"mask/{name}": mask.byte() for name, mask in masks_of(model).kept.items()}
+
+
+def put_masks(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put the masks that ``mask_tensors`` returned on a model."""
+    kept = {place.removeprefix("mask/"): mask.bool() for place, mask in tensors.items() if place.startswith("mask/")}
+    if kept:
+        mask_(model, Masks(kept))
 
 
 def _file_sha256(path: Path) -> str:
