@@ -13,7 +13,7 @@ from torch import nn
 import espalier as es
 from espalier.core import Cost, FileError, ModelError
 from espalier.core.run import Run
-from espalier.recipes import Prune, RecipeError
+from espalier.recipes import Prune, RecipeError, Train
 from espalier.recipes.folders.folder import Journal, create_folder, new_folder, read_run
 from espalier.recipes.settings import Settings
 from espalier.recipes.stages.prune import round_budget
@@ -37,6 +37,18 @@ def network(outputs: int = 10) -> nn.Module:
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
     with pytest.raises(RecipeError, match=next(iter(wrong))):
         Settings(macs=0.5, **wrong).recipe()
+
+
+@pytest.mark.parametrize("capable", [True, False])
+def test_training_is_in_bfloat16_where_the_processor_computes_in_it(capable: bool, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": capable, "sse2": True})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    steps = Settings(macs=0.5, train_epochs=1, rounds=2).recipe().steps
+    assert isinstance(steps[0], Train) and isinstance(steps[1], Prune)
+    for one in (steps[0], steps[1].finetune, steps[2]):
+        assert (one.precision, one.channels_last) == (("bfloat16", True) if capable else ("float32", False))
+    asked = Settings(macs=0.5, precision="float32", channels_last=True).recipe().steps[-1]
+    assert (asked.precision, asked.channels_last) == ("float32", True)
 
 
 def test_rounds_go_equal_factors_of_the_way_or_on_a_cubic() -> None:

@@ -19,7 +19,9 @@ from . import options
 from .answer import Answer
 from .ask import agreed
 
-_DEMO = Settings(macs=0.3, rounds=3, train_epochs=15, round_epochs=3, epochs=17, batch_size=64)
+_DEMO = Settings(
+    macs=0.3, rounds=3, train_epochs=15, round_epochs=3, epochs=17, batch_size=64, precision="float32"
+)  # the same bits on every processor
 
 
 def demo(chosen: options.Demo) -> Answer:

@@ -85,8 +85,9 @@ class Settings(Record):
     """what trains"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of the target spread over all classes"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """of the forward pass while training"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of the forward pass while training; auto: bfloat16 and channels last where the processor computes in bfloat16,
+    which takes half of the time, and float32 elsewhere"""
     channels_last: bool = False
     """keep images with channels last in memory: faster convolutions on most machines"""
     engine: Literal["auto", "ddp", "fsdp"] = "auto"
@@ -138,7 +139,13 @@ class Settings(Record):
 
     def _training(self, epochs: int, lr: float) -> dict[str, object]:
         same = ("optimizer", "label_smoothing", "precision", "channels_last")
-        return {"epochs": epochs, "lr": lr, **{name: getattr(self, name) for name in same}}
+        chosen = {name: getattr(self, name) for name in same}
+        if self.precision == "auto":
+            from .training.precision import computes_in_bfloat16  # with torch, which help can do without
+
+            fast = computes_in_bfloat16()
+            chosen |= {"precision": "bfloat16" if fast else "float32", "channels_last": self.channels_last or fast}
+        return {"epochs": epochs, "lr": lr, **chosen}
 
 
 def hyperparameters(given: tuple[str, ...]) -> dict[str, object]:
