@@ -84,6 +84,7 @@ def test_a_study_runs_shortened(path: Path, tmp_path: Path) -> None:
     subject = subject.model_copy(update={"train": subject.train.model_copy(update={"epochs": 1})})
     if not isinstance(study, studies.Heuristics):
         quick = {"blocks": {}, "inits": ("parent",), "training": Training(epochs=1), "criteria": ("magnitude",)}
+        quick["rounds"] = 1
         known = {key: value for key, value in quick.items() if key in type(study).model_fields}
         assert not run(study.model_copy(update={"tasks": (subject,), "seeds": (0,), **known}), tmp_path).failed
         return

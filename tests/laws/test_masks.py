@@ -108,6 +108,8 @@ def test_masks_only_become_tighter_and_what_is_masked_stays() -> None:
     mask_(mask_(model, first), second)
     for name, kept in masks_of(model).kept.items():
         assert torch.equal(kept, first.kept[name] & second.kept[name])
+    free = choose_masks(model, Sparsity(overall=0.1))
+    assert not any((free.kept[name] & ~kept).any() for name, kept in masks_of(model).kept.items())
     looser = mask_(model, choose_masks(model, Sparsity(overall=0.1)))
     assert all(torch.equal(k, first.kept[n] & second.kept[n]) for n, k in masks_of(looser).kept.items())
     tighter = choose_masks(model, Sparsity(overall=0.95))

@@ -257,6 +257,17 @@ def test_a_model_that_is_masked_already_stays_so(digits: Task) -> None:
     assert len(hidden(small)) == 3 and all(len(values) and not values.any() for values in hidden(small).values())
 
 
+def test_least_squares_leaves_masked_layers_as_they_are() -> None:
+    dense = es.sparsify(images().eval(), 0.5, keep=("6",))
+    graph = es.trace(dense, torch.rand(2, 1, 8, 8))
+    plan = es.plan(graph, es.criteria.magnitude(dense, graph), es.Budget(macs=0.5))
+    small = es.cut(dense, graph, plan)
+    batches = [(torch.rand(16, 1, 8, 8), torch.zeros(16)) for _ in range(4)]
+    lines = {line.weight: line for line in es.recovery.least_squares(dense, small, graph, plan, batches)}
+    assert all(not values.any() for values in hidden(small).values())
+    assert "it is masked" in lines["3.weight"].reason and lines["6.weight"].ridge is not None
+
+
 def test_a_layer_without_weights_is_told_of(digits: Task) -> None:
     model = images()
     with torch.no_grad():

@@ -86,11 +86,15 @@ class Lines(Part):
     Attributes:
         x_label, y_label: of the axes.
         lines: (name, points).
+        spreads: (x, low, high) of each line's points; none where nothing is said.
+        x_log: whether the horizontal axis is logarithmic; its values are above 0.
     """
 
     x_label: str
     y_label: str
     lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+    spreads: tuple[tuple[tuple[float, float, float], ...], ...] = ()
+    x_log: bool = False
     shape: ClassVar[str] = "lines"
 
 

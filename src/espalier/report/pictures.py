@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..core.findings import Bars, Heat, Lines, Part, Strip
@@ -11,6 +12,7 @@ from .charts import nice_ticks, steps
 WIDTH, ROW, LETTER = 760, 22, 6.6  # of a picture, of a row, and of a letter of its labels
 _TOP, _BOTTOM, _RIGHT = 10, 34, 16
 _CURVES = 300  # height
+_ASIDE = 4  # between the ranges of two lines at one place
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,11 @@ def _heat(part: Heat) -> Picture:
 
 def _lines(part: Lines) -> Picture:
     left = 56.0
-    points = [point for _, line in part.lines for point in line]
-    marked, x = _across([point[0] for point in points], left, whole=part.x_label == "epoch")
-    rows = nice_ticks(min(p[1] for p in points), max(p[1] for p in points))
+    places = [point[0] for _, line in part.lines for point in line]
+    marked, x = _log_across(places, left) if part.x_log else _across(places, left, whole=part.x_label == "epoch")
+    heights = [point[1] for _, line in part.lines for point in line]
+    heights += [end for spread in part.spreads for _, *ends in spread for end in ends]
+    rows = nice_ticks(min(heights), max(heights))
     bottom = _CURVES - _BOTTOM
 
     def y(value: float) -> float:
@@ -135,7 +139,17 @@ def _lines(part: Lines) -> Picture:
     )
     legend = tuple((f"s{i % 6}", name) for i, (name, _) in enumerate(part.lines))
     levels = tuple((y(value), f"{value:g}") for value in rows)
-    return Picture(WIDTH, _CURVES, left, _ticks(marked, x), (), shapes, legend, levels)
+    return Picture(WIDTH, _CURVES, left, _ticks(marked, x), (), (*_spreads(part, x, y), *shapes), legend, levels)
+
+
+def _spreads(part: Lines, x: Callable[[float], float], y: Callable[[float], float]) -> Iterator[Shape]:
+    """Yield the ranges of a line's points as bars, those of several lines side by side."""
+    for number, spread in enumerate(part.spreads):
+        aside = (number - (len(part.spreads) - 1) / 2) * _ASIDE
+        for at, low, high in spread:
+            title = f"{part.lines[number][0]} at {at:.3g}: {low:.4g} to {high:.4g}"
+            height = max(1.0, y(low) - y(high))
+            yield Shape(x(at) + aside - 1, y(high), f"mark s{number % 6}", title, width=2, height=height)
 
 
 def _margin(labels: Sequence[str]) -> float:
@@ -154,6 +168,15 @@ def _across(
     marked = steps(values, whole=True) if whole else nice_ticks(min(values), max(values), most=7)
     low, high = min(marked[0], *values), max(marked[-1], *values)
     return marked, lambda value: left + (WIDTH - left - _RIGHT) * (value - low) / ((high - low) or 1.0)
+
+
+def _log_across(values: Sequence[float], left: float) -> tuple[list[float], Callable[[float], float]]:
+    """Return 1, 2 and 5 times powers of ten among the values, and what brings a value to its place."""
+    low, high = math.log10(min(values)), math.log10(max(values))
+    every = (factor * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for factor in (1, 2, 5))
+    marked = [value for value in every if low - 1e-9 <= math.log10(value) <= high + 1e-9]
+    across = WIDTH - left - 2 * _RIGHT  # room for the ranges beside the first and last places
+    return marked, lambda value: left + _RIGHT + across * (math.log10(value) - low) / ((high - low) or 1.0)
 
 
 def _ticks(marked: Sequence[float], x: Callable[[float], float]) -> tuple[tuple[float, str], ...]:

@@ -12,10 +12,16 @@ from pydantic import ValidationError
 
 from ..core import EspalierError
 from ..recipes.files import RecipeError, mistakes, plain_data
+from .lottery.study import Lottery
 from .study import Heuristics, Sensitivity, Study
 from .triage.study import Triage
 
-KINDS: dict[str, type[Study]] = {"heuristics": Heuristics, "triage": Triage, "sensitivity": Sensitivity}
+KINDS: dict[str, type[Study]] = {
+    "heuristics": Heuristics,
+    "triage": Triage,
+    "sensitivity": Sensitivity,
+    "lottery": Lottery,
+}
 
 
 class StudyError(EspalierError):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..core.findings import Findings
 from . import comparison, scans
+from .lottery import found as lottery
 from .run import Outcome
 from .triage import found as triage
 
@@ -13,6 +14,7 @@ FINDINGS: dict[str, Callable[[Outcome], Findings]] = {
     "heuristics": comparison.findings,
     "triage": triage.findings,
     "sensitivity": scans.findings,
+    "lottery": lottery.findings,
 }
 
 

@@ -23,6 +23,7 @@ from . import files, ledger
 from .heuristics import jobs_of as heuristics_jobs
 from .jobs import Job, code_version
 from .ledger import Known
+from .lottery.jobs import jobs_of as lottery_jobs
 from .sensitivity import jobs_of as sensitivity_jobs
 from .study import Study
 from .triage.jobs import jobs_of as triage_jobs
@@ -33,6 +34,7 @@ JOBS: dict[str, Callable[[Any], Iterable[Job]]] = {
     "heuristics": heuristics_jobs,
     "triage": triage_jobs,
     "sensitivity": sensitivity_jobs,
+    "lottery": lottery_jobs,
 }
 
 

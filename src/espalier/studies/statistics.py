@@ -119,12 +119,12 @@ def difference(base: Cells, arm: Cells) -> Interval:
     """
     base, arm = _paired(base, arm)
     each = (arm - base).mean(axis=1)
-    return _student(each)
+    return student(each)
 
 
 def mean(cells: Cells) -> Interval:
     """Return the mean over all cells with Student's interval over heuristics."""
-    return _student(_checked(cells).mean(axis=1))
+    return student(_checked(cells).mean(axis=1))
 
 
 def power(ratio: float, heuristics: int, *, level: float = 0.05) -> float:
@@ -139,7 +139,8 @@ def power(ratio: float, heuristics: int, *, level: float = 0.05) -> float:
     return float(stats.f.sf(stats.f.isf(level, free, free) / ratio, free, free))
 
 
-def _student(values: Cells) -> Interval:
+def student(values: Cells) -> Interval:
+    """Return the mean of two or more values with Student's interval."""
     centre, error = float(values.mean()), float(stats.sem(values))
     if error == 0:
         return Interval(centre, centre, centre)

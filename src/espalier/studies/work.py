@@ -100,9 +100,10 @@ def scored(payload: Mapping[str, Any]) -> tuple[nn.Module, Task, Graph, criteria
 def _elsewhere(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Do a job of a kind that has its own file, which builds on this one."""
     from . import sensitivity
+    from .lottery import jobs as lottery
     from .triage import jobs as triage
 
-    return {"triage": triage.do, "sensitivity": sensitivity.do}[payload["kind"]](payload)
+    return {"triage": triage.do, "sensitivity": sensitivity.do, "lottery": lottery.do}[payload["kind"]](payload)
 
 
 WORK: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
