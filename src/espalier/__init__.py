@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, criteria, graph, losses, recipes, recovery, tasks, zoo
+    from . import backends, coding, criteria, graph, losses, recipes, recovery, tasks, zoo
     from .api import compress, default_example, model, resume
     from .backends import export
+    from .coding import decode, encode
     from .core import Budget, Cost, EspalierError, Plan, ProofError
     from .graph import carry_optimizer, cut, cut_, freeze, gates, load, prove, save, taps, to_graph_module, trace
     from .measure import compare
@@ -31,12 +32,15 @@ _HOMES = {
     "Task": "tasks",
     "backends": "",
     "carry_optimizer": "graph",
+    "coding": "",
     "compare": "measure",
     "compress": "api",
     "criteria": "",
     "cut": "graph",
     "cut_": "graph",
+    "decode": "coding",
     "default_example": "api",
+    "encode": "coding",
     "export": "backends",
     "freeze": "graph",
     "gates": "graph",
@@ -70,12 +74,15 @@ __all__ = [
     "Task",
     "backends",
     "carry_optimizer",
+    "coding",
     "compare",
     "compress",
     "criteria",
     "cut",
     "cut_",
+    "decode",
     "default_example",
+    "encode",
     "export",
     "freeze",
     "gates",

@@ -24,6 +24,9 @@ COMMANDS = {
     "report": "write the report of a run folder again: espalier report RUN",
     "bench": "time a network before and after, on every backend that is installed: espalier bench RUN",
     "export": "write the result of a run in another format, checked: espalier export RUN --to onnx",
+    "encode": "write a model file, or a run's, in the fewest bytes: espalier encode model.safetensors",
+    "decode": "bring an encoded model file back, bit by bit: espalier decode model.esp --out model.safetensors",
+    "inspect": "show what the bytes of a model file go to: espalier inspect model.esp",
 }
 
 

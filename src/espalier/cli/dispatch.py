@@ -118,9 +118,16 @@ _OPTIONS: dict[str, Any] = {
     "report": options.Report,
     "bench": options.Bench,
     "export": options.Export,
+    "encode": options.Encode,
+    "decode": options.Decode,
+    "inspect": options.Inspect,
 }
 
-_HOMES = {"demo": "compress", "run": "compress", "resume": "compress"}  # the others live in a module of their name
+# the others live in a module of their name
+_HOMES = {
+    "demo": "compress", "run": "compress", "resume": "compress",
+    "encode": "coding", "decode": "coding", "inspect": "coding",
+}  # fmt: skip
 
 
 def _verb(name: str) -> Callable[[Any], Answer]:

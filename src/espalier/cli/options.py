@@ -215,6 +215,44 @@ class Export:
     """print what was written as JSON"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """Write a model's tensors in the fewest bytes; what is decoded is the same bit by bit, and compared at once."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE_OR_RUN")]
+    """model.safetensors or other weights; or a run folder: its result"""
+    out: _Text = None
+    """path of the file; beside the model, with the ending .esp, when not given"""
+    threads: _Whole = None
+    """tensors at a time; as many as there are processors when not given"""
+    json: _Flag = False
+    """print what was written as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Bring an encoded model back as safetensors, bit by bit."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """model.esp"""
+    out: Annotated[str, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
+    """path of the safetensors file"""
+    threads: _Whole = None
+    """tensors at a time; as many as there are processors when not given"""
+    json: _Flag = False
+    """print what was written as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Show what the bytes of a model file go to, tensor by tensor; nothing is decoded."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """model.esp, or safetensors of anybody's"""
+    json: _Flag = False
+    """print everything as JSON"""
+
+
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("espalier demo", "espalier demo --macs 0.15 --out /tmp/runs"),
     "compress": (
@@ -237,4 +275,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "espalier bench torchvision:resnet50 --macs 0.5 --backends eager onnxruntime --threads 1",
     ),
     "export": ("espalier export runs/demo-20260131-123456 --to onnx",),
+    "encode": (
+        "espalier encode runs/demo-20260131-123456",
+        "espalier encode weights.safetensors --out weights.esp",
+    ),
+    "decode": ("espalier decode model.esp --out model.safetensors",),
+    "inspect": ("espalier inspect model.esp", "espalier inspect model.safetensors --json"),
 }

@@ -18,7 +18,7 @@ import numpy as np
 from ..core import NOT_PROVED, Plan, Surgery
 from .axes.inference import Dims
 from .axes.polynomial import Poly
-from .header import metadata
+from .header import header_of, metadata
 from .probes.operators import Counts
 from .recording.tensors import stored_tensors
 from .surgery.layers import whole_surgery
@@ -76,7 +76,8 @@ class FileSize:
         shapes = {n: tuple(kept.get((n, d), size) for d, size in enumerate(t.shape)) for n, t in stored.items()}
         types = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in stored.items()}
         surgery = (getattr(skeleton, "espalier_surgery", None) or Surgery()).then(cut)
-        entries = metadata(skeleton, surgery, {n: (types[n], shapes[n], _NO_DIGEST) for n in stored}, NOT_PROVED)
+        listed = {n: (types[n], shapes[n], _NO_DIGEST) for n in stored}
+        entries = metadata(header_of(skeleton, surgery, listed, NOT_PROVED))
         return file_bytes(entries, {n: (types[n], shapes[n], t.element_size()) for n, t in stored.items()})
 
     def of_counts(self, sizes: list[int]) -> int:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,12 +28,20 @@ from torch import Tensor, nn
 
 from ..core import CutError, FileError, Surgery
 from ..core.atomic import replacing
-from .header import Header, check_names, metadata, read_header, sha256, sort_metadata
+from .header import Header, check_names, header_of, metadata, read_header, sha256, sort_metadata
 from .kinds import check_model, check_path
 from .masks import unmask_
 from .recording.tensors import aliases, stored_tensors
 from .surgery.layers import contradictions
 from .surgery.operate import check_surgery, operate
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a model file holds, whichever way it is written: what it says, and the tensors on the CPU by name."""
+
+    header: Header
+    tensors: Mapping[str, Tensor]
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -43,22 +52,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     """
     check_model("save", model)
     check_path("save", path)
-    _refuse_graph_module(model)
-    target = Path(path)
-    tensors = {name: tensor.detach() for name, tensor in stored_tensors(model).items()}
-    _check_storable(model, tensors)
-    surgery = getattr(model, "espalier_surgery", None) or Surgery()
-    check_names(surgery, target)
-    plain = _own_storage(tensors)
-    listed = {name: (_dtype(tensor), tuple(tensor.shape), _tensor_sha256(tensor)) for name, tensor in plain.items()}
-    entries = metadata(model, surgery, listed)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as temporary:
-            save_file(plain, temporary, metadata=entries)
-            sort_metadata(temporary)
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"cannot write {target}: {error}") from error
+    write(contents(model, Path(path)), path)
 
 
 def load(path: str | Path, model_or_factory: nn.Module | Callable[[], nn.Module]) -> nn.Module:
@@ -77,17 +71,78 @@ def load(path: str | Path, model_or_factory: nn.Module | Callable[[], nn.Module]
     check_path("load", path)
     source = Path(path)
     header = read_header(source)
+    return restore(source, header, lambda: _read_tensors(source, header), model_or_factory)
+
+
+def contents(model: nn.Module, target: Path) -> Contents:
+    """Return what a file of ``model`` holds, each tensor with storage of its own.
+
+    Raises:
+        FileError: the model has state that no file of ours can hold.
+    """
+    _refuse_graph_module(model)
+    tensors = {name: tensor.detach() for name, tensor in stored_tensors(model).items()}
+    _check_storable(model, tensors)
+    surgery = getattr(model, "espalier_surgery", None) or Surgery()
+    check_names(surgery, target)
+    plain = _own_storage(tensors)
+    return Contents(header_of(model, surgery, listed(plain)), plain)
+
+
+def read(path: str | Path) -> Contents:
+    """Return what a safetensors file of ours holds.
+
+    Raises:
+        FileError: the file is missing, truncated, damaged or foreign.
+    """
+    header = read_header(path)
+    return Contents(header, _read_tensors(Path(path), header))
+
+
+def write(held: Contents, path: str | Path) -> None:
+    """Write safetensors, whole or not at all.
+
+    Raises:
+        FileError: the place cannot be written.
+    """
+    target = Path(path)
+    entries = metadata(held.header)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as temporary:
+            save_file(dict(held.tensors), temporary, metadata=entries)
+            sort_metadata(temporary)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot write {target}: {error}") from error
+
+
+def listed(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:
+    """Return what a header says about tensors: type, shape, SHA-256."""
+    return {name: (_dtype(one), tuple(one.shape), tensor_sha256(one)) for name, one in tensors.items()}
+
+
+def restore(
+    source: Path,
+    header: Header,
+    tensors: Callable[[], Mapping[str, Tensor]],
+    model_or_factory: nn.Module | Callable[[], nn.Module],
+) -> nn.Module:
+    """Return a file's model, rebuilt on the original architecture; its tensors are read once they are known to fit.
+
+    Raises:
+        FileError: the file belongs to another architecture, or is damaged.
+    """
     given = isinstance(model_or_factory, nn.Module)
     model = model_or_factory if isinstance(model_or_factory, nn.Module) else _build(model_or_factory, header)
     _check_fits(source, header, model)
-    tensors = _read_tensors(source, header)
+    held = tensors()
     try:
         result = operate(model, header.surgery, inplace=not given)
     except CutError as error:
         raise FileError(f"{source}: {error}") from error
     targets = stored_tensors(result)
     with torch.no_grad():
-        for name, tensor in tensors.items():
+        for name, tensor in held.items():
             targets[name].copy_(tensor)
     if header.surgery.slices or header.surgery.attributes:
         result.espalier_proof = header.proof  # type: ignore[assignment]
@@ -103,7 +158,7 @@ def _read_tensors(source: Path, header: Header) -> dict[str, Tensor]:
                 raise FileError(f"{source} is damaged: its tensors are not those that its metadata lists")
             for name, (dtype, shape, digest) in header.tensors.items():
                 tensor = file.get_tensor(name)
-                if (_dtype(tensor), tuple(tensor.shape)) != (dtype, shape) or _tensor_sha256(tensor) != digest:
+                if (_dtype(tensor), tuple(tensor.shape)) != (dtype, shape) or tensor_sha256(tensor) != digest:
                     raise FileError(f"{source} is damaged: tensor {name!r} does not match its SHA-256")
                 tensors[name] = tensor
     except (SafetensorError, OSError, ValueError) as error:
@@ -205,5 +260,6 @@ def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _tensor_sha256(tensor: Tensor) -> str:
+def tensor_sha256(tensor: Tensor) -> str:
+    """Return the SHA-256 of a CPU tensor's bytes."""
     return sha256(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")

@@ -70,30 +70,47 @@ def read_header(path: str | Path) -> Header:
             f"{source} has format version {entries['espalier']!r:.20}; this Espalier reads version {VERSION}"
         )
     try:
-        hashes = _parse(entries["sha256"])
+        hashes = parse(entries["sha256"])
         named = [*_ENTRIES, *([_PROOF] if _PROOF in hashes else [])]
         if any(hashes[name] != sha256(entries[name].encode()) for name in named) or _PROOF in {*entries} - {*named}:
             raise FileError(f"{source} is damaged: its metadata does not match its SHA-256")
-        surgery = Surgery.from_data(_parse(entries["surgery"]))
-        aliases = {str(k): str(v) for k, v in _parse(entries["aliases"]).items()}
+        surgery = Surgery.from_data(parse(entries["surgery"]))
+        aliases = {str(k): str(v) for k, v in parse(entries["aliases"]).items()}
         tensors = {
             str(n): (str(d), tuple(int(i) for i in shape), str(digest))
-            for n, (d, shape, digest) in _parse(entries["tensors"]).items()
+            for n, (d, shape, digest) in parse(entries["tensors"]).items()
         }
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FileError(f"{source} is damaged or foreign: its metadata cannot be read ({error!r:.120})") from error
-    check_names(surgery, source)
-    proof = entries.get(_PROOF, NOT_PROVED)
-    if proof not in (*PROOFS, NOT_PROVED):
-        raise FileError(f"{source} is damaged or foreign: its proof is {proof!r:.20}, and none of {', '.join(PROOFS)}")
-    if not entries["architecture"].isprintable():  # it is shown, in terminals too
+    header = Header(entries["architecture"], surgery, aliases, tensors, entries.get(_PROOF, NOT_PROVED))
+    check_shown(header, source)
+    return header
+
+
+def is_ours(path: str | Path) -> bool:
+    """Return whether a file is safetensors that Espalier wrote, of whatever version."""
+    try:
+        return "espalier" in _read_metadata(Path(path))
+    except FileError:
+        return False
+
+
+def check_shown(header: Header, source: Path) -> None:
+    """Refuse a header that says what no header says: it is shown, in terminals too, and its surgery is carried out."""
+    check_names(header.surgery, source)
+    if header.proof not in (*PROOFS, NOT_PROVED):
+        known = ", ".join(PROOFS)
+        raise FileError(f"{source} is damaged or foreign: its proof is {header.proof!r:.20}, and none of {known}")
+    if not isinstance(header.architecture, str) or not header.architecture.isprintable():
         raise FileError(f"{source} is damaged: the name of its architecture holds characters that cannot be shown")
-    return Header(entries["architecture"], surgery, aliases, tensors, proof)
+    unprintable = next((name for name in header.tensors if not name.isprintable()), None)
+    if unprintable is not None:
+        raise FileError(f"{source} is damaged: tensor {unprintable!r:.80} has a name that cannot be shown")
 
 
-def metadata(
+def header_of(
     model: nn.Module, surgery: Surgery, tensors: Mapping[str, tuple[str, tuple[int, ...], str]], proof: str = ""
-) -> dict[str, str]:
+) -> Header:
     """Return what a file of ``model`` says about itself.
 
     Args:
@@ -103,13 +120,26 @@ def metadata(
         proof: what was proved; the model's own word when empty.
     """
     word = proof or getattr(model, "espalier_proof", NOT_PROVED)
+    return Header(
+        architecture=str(getattr(model, "espalier_source", "") or ""),
+        surgery=surgery,
+        aliases={other: first for other, first in aliases(model).items() if first in tensors},
+        tensors=tensors,
+        proof=word if word in PROOFS else NOT_PROVED,
+    )
+
+
+def metadata(header: Header) -> dict[str, str]:
+    """Return a header as the entries of a safetensors file."""
     entries = {
         "espalier": str(VERSION),
-        "architecture": str(getattr(model, "espalier_source", "") or ""),
-        "surgery": json.dumps(surgery.to_data()),
-        "aliases": json.dumps({other: first for other, first in aliases(model).items() if first in tensors}),
-        "proof": word if word in PROOFS else NOT_PROVED,
-        "tensors": json.dumps({n: [dtype, list(shape), digest] for n, (dtype, shape, digest) in tensors.items()}),
+        "architecture": header.architecture,
+        "surgery": json.dumps(header.surgery.to_data()),
+        "aliases": json.dumps(dict(header.aliases)),
+        "proof": header.proof,
+        "tensors": json.dumps(
+            {n: [dtype, list(shape), digest] for n, (dtype, shape, digest) in header.tensors.items()}
+        ),
     }
     entries["sha256"] = json.dumps({name: sha256(text.encode()) for name, text in entries.items()})
     return entries
@@ -144,7 +174,9 @@ def sha256(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _parse(text: str) -> Any:
+def parse(text: str) -> Any:
+    """Return what JSON says; NaN and the infinities are not JSON."""
+
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not a number that a model file may hold")
 
