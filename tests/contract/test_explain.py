@@ -59,3 +59,12 @@ def test_an_unknown_name_gets_the_nearest(graph, name: str, near: str) -> None:
 def test_no_name_is_no_name(graph) -> None:
     with pytest.raises(UnknownNameError, match="Known: "):
         graph.explain("")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_lines_of_packages_whose_names_begin_with_torch_are_told() -> None:
+    model = es.model("torchvision:shufflenet_v2_x0_5")
+    graph = es.trace(model, torch.zeros(2, 3, 64, 64))
+    sources = {op.source for op in graph.records[0].ops}
+    assert any("torchvision" in source and "shufflenetv2.py:" in source for source in sources)
+    assert sum(bool(op.source) for op in graph.records[0].ops) > 0.1 * len(graph.records[0].ops)

@@ -14,11 +14,12 @@ import pytest
 
 import espalier as es
 from espalier.core import FileError
-from espalier.recipes import Prune, Recipe, run
+from espalier.recipes import Distill, Prune, Recipe, named, run
 from espalier.recipes.folders import owner
 from espalier.recipes.folders.folder import read_run
 from espalier.recipes.folders.located import located
 from espalier.recipes.folders.owner import Owner, status_of
+from espalier.tasks import load_task
 
 from .test_runs import RUN, said, written
 
@@ -137,3 +138,32 @@ def test_a_killed_run_is_listed_as_stopped(tmp_path: Path, capsys: pytest.Captur
     assert json.loads(said(capsys, "runs", "--out", str(tmp_path), "--json"))[0]["status"] == "stopped"
     assert "│ stopped" in said(capsys, "runs", "going", "--out", str(tmp_path))
     assert read_run(folder).status == "running"  # what is listed changes nothing
+
+
+def test_a_recipe_in_a_run_folder_names_its_files_by_whole_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ucf").mkdir()
+    steps = (*STEPS, Distill(epochs=1, teachers=("other.safetensors",)))
+    recipe = Recipe(steps=steps, model="net.py:build", weights="dense.safetensors", data="own.py:data")
+    whole = named.absolute(recipe)
+    assert (whole.model, whole.data) == (f"{tmp_path}/net.py:build", f"{tmp_path}/own.py:data")
+    assert whole.weights == f"{tmp_path}/dense.safetensors"
+    assert isinstance(whole.steps[-1], Distill) and whole.steps[-1].teachers == (f"{tmp_path}/other.safetensors",)
+    for data, expected in (
+        ("ucf101:ucf#2", f"ucf101:{tmp_path}/ucf#2"),
+        ("hmdb51:ucf", f"hmdb51:{tmp_path}/ucf"),
+        ("own.py", f"{tmp_path}/own.py"),
+        ("digits", "digits"),
+    ):
+        assert named.absolute(recipe.model_copy(update={"data": data})).data == expected
+    assert named.absolute(whole) == whole
+
+
+def test_a_run_that_cuts_nothing_proves_nothing(tmp_path: Path) -> None:
+    task = load_task("digits")
+    model = es.model("espalier:digits_cnn")
+    result = es.compress(model, task, Recipe(steps=(Prune(macs=10**9, criterion="magnitude"),)))
+    assert result.run.proof == ""
+    assert any("nothing is cut" in note for note in result.run.notes)

@@ -10,9 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import espalier as es
-from espalier.tasks import Overlap, SegmentationLoss, SplitError, Task
+from espalier.core import KindError
+from espalier.tasks import Data, Overlap, SegmentationLoss, SplitError, Task, load_task
 from espalier.tasks.evaluation import count
 
 
@@ -164,3 +166,30 @@ def test_void_pixels_have_no_gradient_and_coarse_scores_are_resized() -> None:
     coarse = {"out": torch.randn(2, 3, 2, 2)}
     assert SegmentationLoss(void=11)(coarse, labels).isfinite()
     assert int(Overlap(3, void=11).count(coarse, labels).sum()) == 16
+
+
+def test_an_example_has_as_many_inputs_as_asked_for() -> None:
+    x, y = torch.arange(10.0).view(10, 1).repeat(1, 3), torch.arange(10) % 2
+    batches = DataLoader(TensorDataset(x, y), batch_size=4)
+    own = load_task(Data(train=batches, validation=batches, test=batches, classes=2))
+    assert own.example(3).tolist() == x[:3].tolist()
+    assert own.example(9).tolist() == [*x[:4].tolist(), *x[:4].tolist(), *x[:1].tolist()]
+    assert len(load_task("digits").example(2000)) == 2000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "examples a batch, at least 1, not 0"),
+        ({"seed": -1}, "seed, at least 0, not -1"),
+        ({"seed": "a"}, "seed, at least 0, not 'a'"),
+        ({"seed": 1.5}, "seed"),
+        ({"image_size": 0}, "image_size, at least 1, not 0"),
+        ({"normalise": 3}, "tasks.Normalise as normalise, not 3"),
+        ({"augment": "flip"}, "tasks.Augment as augment, not 'flip'"),
+        ({"storage": 5}, "tasks.Storage as storage, not 5"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_at_the_door(wrong: dict, message: str) -> None:
+    with pytest.raises(KindError, match=message):
+        load_task("digits", **wrong)

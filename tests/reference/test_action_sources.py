@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from espalier.core import FileError
-from espalier.tasks import load_task
+from espalier.tasks import Loader, load_task
 from espalier.tasks.images import Crops
+from espalier.tasks.normalise import as_is
 from espalier.tasks.sources import hmdb51 as hmdb51_source
 from espalier.tasks.sources import ucf101 as ucf101_source
 from espalier.tasks.splits import Split
@@ -155,11 +157,30 @@ def test_ucf101_is_a_task_by_name(tmp_path: Path) -> None:
 
 
 def test_training_sees_other_moments_every_epoch_and_the_same_ones_again(tmp_path: Path) -> None:
-    film_folder = ucf101(tmp_path)
-    first, again = (load_task(f"ucf101:{film_folder}", image_size=16, batch_size=24) for _ in range(2))
-    one, two = (next(iter(list(first.train)))[0] for _ in range(2))
-    assert not torch.equal(one, two)
-    assert torch.equal(one, next(iter(again.train))[0])
+    film(tmp_path / "a.avi", 200)
+    loader = load_task(f"ucf101:{ucf101(tmp_path)}", image_size=16, batch_size=24).train
+    assert isinstance(loader, Loader)
+    clips = replace(videos(tmp_path / "a.avi", height=16, width=16), rows=torch.zeros(4, dtype=torch.int64))
+    still = replace(loader, images=clips, targets=torch.zeros(4, dtype=torch.int64), normalise=as_is, workers=0)
+    first, second = (still.batch(torch.arange(4), epoch, 0)[0] for epoch in (0, 1))
+    starts = [brightness(clip)[0] for clip in (*first, *second)]
+    assert len(set(starts)) >= 6  # eight draws of 140 moments
+    assert torch.equal(first, still.batch(torch.arange(4), 0, 0)[0])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+def test_a_video_that_ends_too_soon_gives_what_there_is(tmp_path: Path, share: float) -> None:
+    film(tmp_path / "a.avi", 200, codec="mpeg4")
+    content = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(content[: int(share * len(content))])
+    try:
+        clip = videos(tmp_path / "a.avi", height=24, width=32, frames=4, stride=2)[torch.tensor([0])][0]
+    except FileError as error:
+        assert "is not a video that can be read" in str(error)
+    else:
+        values = brightness(clip)
+        assert values == sorted(values)
+        assert values[-1] <= 200 * share + 12
 
 
 def test_hmdb51_reads_its_own_lists(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import espalier as es
 from espalier.graph.proof import light_step as module
 from espalier.graph.proof.light_step import light_step
 
@@ -64,3 +65,25 @@ def test_small_tensors_stay_exact():
     with light_step():
         found = _gradients(light, x)[1]
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+class Force(nn.Module):
+    """Answers with the gradient of an energy, as models of forces do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            return torch.autograd.grad(self.energy(x).sum(), x, create_graph=True)[0]
+
+
+def test_a_forward_pass_that_differentiates_is_proved_all_the_same(everything_is_large):
+    torch.manual_seed(0)
+    model, x = Force().eval(), torch.randn(4, 8)
+    graph = es.trace(model, x)
+    small = es.cut(model, graph, es.plan(graph, es.criteria.magnitude(model, graph), es.Budget(params=0.6)))
+    assert small.espalier_proof == "float64"
+    assert small.energy[0].out_features < 32

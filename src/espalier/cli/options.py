@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ..recipes import Settings
 from ..recipes.settings import LIMITS
+from ..recipes.steps.base import MOST_THREADS, WHOLE
 from .groups import joined, part
 from .usage import UsageError, flag
 
@@ -26,10 +27,10 @@ _Name = Annotated[
 _Folder = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="the run folder")]
 _Place = Annotated[str, tyro.conf.arg(metavar="FOLDER", help="where the run folder goes")]
 _Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
-_Whole = Annotated[int | None, Field(ge=1), tyro.conf.arg(metavar="N", help_behavior_hint="")]
-_Count = Annotated[int, Field(ge=1)]
+_Whole = Annotated[int | None, Field(ge=1, le=2**31 - 1), tyro.conf.arg(metavar="N", help_behavior_hint="")]
+_Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 _Ratio = Annotated[float, Field(gt=0, lt=1)]
-_Seed = Annotated[int, Field(ge=0)]
+_Seed = Annotated[int, Field(ge=0, lt=WHOLE)]
 _Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 _Trust = Annotated[
     _Flag,
@@ -113,7 +114,7 @@ class Run:
     """digits, parquet:PATH, imagefolder:PATH, ..."""
     engine: _Text = None
     """under torchrun: ddp or fsdp"""
-    seed: Annotated[int | None, Field(ge=0), tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    seed: Annotated[int | None, Field(ge=0, lt=WHOLE), tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """of everything random"""
     out: _Place = "runs"
     json: _Flag = False
@@ -188,7 +189,9 @@ class Bench:
     """some of eager, compile, onnxruntime and openvino; all when not given"""
     batch: _Count = 1
     """inputs of a forward pass"""
-    threads: _Whole = None
+    threads: Annotated[int | None, Field(ge=1, le=MOST_THREADS), tyro.conf.arg(metavar="N", help_behavior_hint="")] = (
+        None
+    )
     """of the backend; PyTorch's own number when not given"""
     rounds: Annotated[int, Field(ge=2)] = 30
     """timings of each network"""

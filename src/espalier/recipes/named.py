@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from ..core import FileError, ModelError, UnknownNameError, cause
 from ..tasks import Loader, Task, load_task
 from .files import RecipeError
 from .recipe import Recipe
+from .steps import Distill
 
 
 def build(recipe: Recipe, task: Task) -> nn.Module:
@@ -108,17 +110,31 @@ def _check_reads(model: nn.Module, name: str, task: Task) -> None:
 
 def absolute(recipe: Recipe) -> Recipe:
     """Return the recipe with absolute paths, so that a run can be resumed from any folder."""
-    changes = {}
+    steps = [
+        step.model_copy(update={"teachers": tuple(map(_whole, step.teachers))}) if isinstance(step, Distill) else step
+        for step in recipe.steps
+    ]
+    changes: dict[str, Any] = {"steps": tuple(steps)}
     if is_own(recipe.model):
-        path, _, function = recipe.model.rpartition(":")
-        changes["model"] = f"{_whole(path)}:{function}"
+        changes["model"] = _whole_function(recipe.model)
     if recipe.weights:
         changes["weights"] = _whole(recipe.weights)
     source, colon, path = recipe.data.partition(":")
-    if colon and Path(path).expanduser().exists():
+    folder, mark, number = path.partition("#")  # of the lists of a source that has several
+    if is_own(recipe.data):
+        changes["data"] = _whole_function(recipe.data)
+    elif colon and Path(path).expanduser().exists():
         changes["data"] = f"{source}:{_whole(path)}"
+    elif colon and folder and Path(folder).expanduser().exists():
+        changes["data"] = f"{source}:{_whole(folder)}{mark}{number}"
     return recipe.model_copy(update=changes)
 
 
 def _whole(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+def _whole_function(name: str) -> str:
+    """Return ``file.py:function``, or ``file.py`` alone, with the file's whole path."""
+    file, colon, function = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
+    return f"{_whole(file)}{colon}{function}"

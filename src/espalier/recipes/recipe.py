@@ -32,7 +32,7 @@ class Recipe(Record):
     """digits, parquet:PATH, imagefolder:PATH, ...; Python may give the task"""
     image_size: int | None = Field(default=None, ge=1)
     """height and width to scale images to"""
-    batch_size: int = Field(default=64, ge=2)
+    batch_size: int = Field(default=64, ge=2, le=2**31 - 1)
     """images a training step"""
     mixup: float = Field(default=0.0, ge=0)
     """of training images: parameter of the Beta distribution that mixes pairs of them; 0 mixes none"""

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from .files import mistakes
 from .recipe import Recipe
 from .steps import AnyStep, Distill, Finetune, Measure, Prune, Train, Training
-from .steps.base import Backend, RecipeError, Record
+from .steps.base import MOST_THREADS, Backend, RecipeError, Record
 from .steps.prune import in_range, known_criterion, known_method
 from .steps.recover import Recovery
 
@@ -42,7 +42,7 @@ class Settings(Record):
     """points of the metric that may be lost on validation; alone, the smallest network inside it is searched for"""
     backend: Backend = "eager"
     """what runs the network when it is timed"""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     """of that backend"""
     round_to: int | None = Field(default=None, ge=1)
     """keep a multiple of this many units in each group"""
@@ -75,7 +75,7 @@ class Settings(Record):
     end the search early); epochs in which a method works (4)"""
     epochs: int = Field(default=10, ge=0)
     """epochs of fine-tuning after the last cut"""
-    batch_size: int = Field(default=64, ge=2)
+    batch_size: int = Field(default=64, ge=2, le=2**31 - 1)
     """images a training step"""
     lr: float = Field(default=0.02, gt=0)
     """highest learning rate of fine-tuning"""

@@ -138,12 +138,16 @@ def load_task(
         storage: how much is held in memory, and where decoded images are cached.
 
     Raises:
-        KindError: no batch can have that size.
+        KindError: an argument is of another kind, or out of range.
         UnknownNameError: no such source, or no such function.
         FileError: the data is missing, or cannot be read as images with labels.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise KindError(f"load_task takes a whole number of examples a batch, at least 1, not {batch_size!r}")
+    _check_number("examples a batch", batch_size, 1)
+    _check_number("seed", seed, 0)
+    _check_number("pixels as image_size", 1 if image_size is None else image_size, 1)
+    for kind, given in ((Normalise, normalise), (Augment, augment), (Storage, storage)):
+        if given is not None and not isinstance(given, kind):
+            raise KindError(f"load_task takes a tasks.{kind.__name__} as {kind.__name__.lower()}, not {given!r}")
     loading = Loading(
         batch_size=batch_size, seed=seed, normalise=normalise, augment=augment, storage=storage or Storage()
     )
@@ -161,6 +165,11 @@ def load_task(
     assert kind.read is not None
     loading = replace(loading, normalise=normalise or kind.normalise, augment=augment or kind.augment)
     return build(name, kind.read(path, image_size, *lists), loading)
+
+
+def _check_number(what: str, given: Any, least: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise KindError(f"load_task takes a whole number for {what}, at least {least}, not {given!r}")
 
 
 def _parse(source: str) -> tuple[_Source, Path, tuple[int, ...]]:

@@ -73,11 +73,16 @@ class Task:
         return self.test
 
     def example(self, batch: int = 2) -> Tensor:
-        """Return the first ``batch`` training inputs, neither shuffled nor augmented; a user's own loader decides."""
+        """Return the first ``batch`` training inputs, neither shuffled nor augmented; repeated where there are fewer.
+
+        Of a user's own loader it is the first batch of validation.
+        """
         if isinstance(self.train, Loader):
-            return self.train.first(batch)
-        inputs, _ = next(iter(self.validation))
-        return inputs[:batch]
+            inputs = self.train.first(batch)
+        else:
+            inputs, _ = next(iter(self.validation))
+        times = -(-batch // len(inputs))
+        return inputs.repeat(times, *[1] * (inputs.dim() - 1))[:batch] if times > 1 else inputs[:batch]
 
     def evaluate(self, model: nn.Module, batches: Iterable[tuple[Any, Tensor]]) -> float:
         """Return the deciding metric of ``model`` over ``batches`` (``task.validation``), in eval mode."""

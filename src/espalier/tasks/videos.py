@@ -8,6 +8,7 @@ A clip lies in the middle of its video, or at a random moment where training cro
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -79,15 +80,16 @@ class EncodedVideos(Encoded):
         place = self.place(row)
         av, content = _pyav(place), self.content(row)
         try:
-            wanted = self._wanted(_count(av, content), when)
+            wanted = self._wanted(_said(av, content), when)
             found = dict(_decoded(av, content, set(wanted)))
+            if len(found) < len(set(wanted)):  # it ends sooner than its header says
+                wanted = self._wanted(_there(av, content), when)
+                found = dict(_decoded(av, content, set(wanted)))
         except (av.FFmpegError, IndexError, ValueError) as error:
             raise FileError(f"{place} is not a video that can be read: {error}") from error
         if not found:
             raise FileError(f"{place} is a video without a frame")
-        last = list(found.values())[-1]  # a file may end sooner than its header says
-        frames = [found.get(number, last) for number in wanted]
-        return torch.stack([torch.from_numpy(frame) for frame in frames]).permute(3, 0, 1, 2)
+        return torch.stack([torch.from_numpy(found[number]) for number in wanted]).permute(3, 0, 1, 2)
 
     def _wanted(self, count: int, when: float) -> list[int]:
         room = max(0, count - 1 - (self.frames - 1) * self.stride)
@@ -95,20 +97,30 @@ class EncodedVideos(Encoded):
         return [(start + self.stride * i) % max(1, count) for i in range(self.frames)]
 
 
-def _count(av: Any, content: bytes) -> int:
-    """Return how many frames a video has: what its header says, or what is there."""
+def _said(av: Any, content: bytes) -> int:
+    """Return how many frames a video's header says it has, or its packets where it says nothing."""
     with av.open(BytesIO(content)) as file:
         stream = file.streams.video[0]
         return stream.frames or sum(packet.size > 0 for packet in file.demux(stream))
 
 
+def _there(av: Any, content: bytes) -> int:
+    """Return how many frames can be decoded, from the first on."""
+    count = 0
+    with av.open(BytesIO(content)) as file, suppress(av.FFmpegError):
+        for _ in file.decode(video=0):
+            count += 1
+    return count
+
+
 def _decoded(av: Any, content: bytes, wanted: set[int]) -> Iterator[tuple[int, Any]]:
     """Yield the wanted frames by number, as bytes (height, width, 3)."""
-    with av.open(BytesIO(content)) as file:
+    last = max(wanted)
+    with av.open(BytesIO(content)) as file, suppress(av.FFmpegError):  # the end may be damaged: it is seen to be short
         for number, frame in enumerate(file.decode(video=0)):
             if number in wanted:
                 yield number, frame.to_ndarray(format="rgb24")
-            if number >= max(wanted):
+            if number >= last:
                 return
 
 

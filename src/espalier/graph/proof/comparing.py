@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,9 +175,18 @@ def _trains(pair: Pair) -> None:
 
 
 def _trains_at(pair: Pair, comparable: bool) -> None:
+    try:
+        with unchanged(pair.small):
+            _trains_as(pair, comparable, light_step())
+    except ProofError:  # a forward pass that differentiates computes with what was saved: exactly, this time
+        _trains_as(pair, comparable, nullcontext())
+
+
+def _trains_as(pair: Pair, comparable: bool, saving: AbstractContextManager) -> None:
     graph, plan = pair.graph, pair.plan
     try:
-        outputs = _stepped(pair.small.train(), pair)
+        with saving:
+            outputs = _stepped(pair.small.train(), pair)
     except Exception as error:
         if _trains_dense(pair):
             raise ProofError(f"the cut model does not train: {cause(error)}") from error
@@ -205,11 +214,10 @@ def _trains_dense(pair: Pair) -> bool:
 def _stepped(model: nn.Module, pair: Pair) -> list[Tensor]:
     """Run forward and backward; return the outputs."""
     own = map_tensors(pair.example, Tensor.clone)
-    with light_step():
-        outputs = list(tensors_in(run_model(model, own, pair.graph.forward_fn)))
-        if any(t.requires_grad for t in outputs):
-            total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs if t.requires_grad)
-            total.backward()  # type: ignore[union-attr]
+    outputs = list(tensors_in(run_model(model, own, pair.graph.forward_fn)))
+    if any(t.requires_grad for t in outputs):
+        total = sum(t.abs().sum() if t.is_complex() else t.sum() for t in outputs if t.requires_grad)
+        total.backward()  # type: ignore[union-attr]
         model.zero_grad()  # that they exist was the question; the masked record needs the memory
     return outputs
 

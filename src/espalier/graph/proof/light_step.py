@@ -1,7 +1,8 @@
 """A light step: forward and backward in a fraction of the memory, where only that gradients exist matters.
 
 What autograd saves of large float64 tensors is kept in bfloat16 (a quarter of the bytes; the same range as float32), so
-a large model's training can be checked where its float64 activations would not fit. Forward values stay exact.
+a large model's training can be checked where its float64 activations would not fit. Forward values stay exact, unless
+the forward pass itself differentiates: a difference that is found here is looked at again without.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import CodeType
@@ -9,7 +10,8 @@ from typing import Any
 
 import torch
 
-TORCH, ENGINE = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])  # code that is nobody's model
+# code that is nobody's model; with the separator, or torchvision would be torch
+TORCH, ENGINE = (f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 _SKIP = (TORCH, ENGINE, "<")
 _RUNS_THE_MODEL = str(Path(__file__).parent / "capture.py")
 _foreign: dict[CodeType, bool] = {}

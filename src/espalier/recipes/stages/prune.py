@@ -126,7 +126,8 @@ def cut_once(step: Prune, key: str, work: Work, handle: Handle, target: Target) 
         raise BudgetError(found["refused"])
     for note in found["notes"]:
         work.journal.note(note)
-    work.proved(found["proof"])
+    if found.get("smaller", True):
+        work.proved(found["proof"])
     return handle, Cost(**found["cost"])
 
 
@@ -155,4 +156,5 @@ def _cut(step: Prune, work: Work, state: State, target: Target) -> tuple[State, 
     notes += mended(step.recover, (state.model, small), plan, work.task, batches=step.recover_batches)
     cost = Costs.of(graph, target.budget, target.tables).of_plan(plan)
     after = State(small, optimizer, state.then(plan), state.epochs)
-    return after, {"cost": vars(cost), "notes": [*plan.notes, *notes], "proof": proof}
+    smaller = any(len(kept) < graph.sizes[name] for name, kept in plan.keep.items())
+    return after, {"cost": vars(cost), "notes": [*plan.notes, *notes], "proof": proof, "smaller": smaller}

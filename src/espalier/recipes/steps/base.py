@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from ...core import EspalierError
 
 Backend = Literal["eager", "compile", "onnxruntime", "openvino"]  # the names of `espalier.backends`
+WHOLE = 2**63  # whole numbers are below: PyTorch's own are of 64 bits
+MOST_THREADS = 4096
 
 
 class RecipeError(EspalierError, ValueError):
@@ -32,6 +34,13 @@ class Record(BaseModel, metaclass=_Speaking):
     """Frozen settings. Unknown keys, infinities and NaN are refused; field docstrings are the descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        if isinstance(value, int) and value >= WHOLE:
+            raise ValueError(f"a whole number below 2**63 is needed (it is {value})")
+        return value
 
 
 class Step(Record):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .base import Backend, Step
+from .base import MOST_THREADS, Backend, Step
 
 
 class Measure(Step):
@@ -17,7 +17,7 @@ class Measure(Step):
     """time both networks in turns"""
     backend: Backend = "eager"
     """what runs them"""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     """of the backend; when not given, those of the prune step that limits latency on it, else PyTorch's own number"""
     batch: int | None = Field(default=None, ge=1)
     """inputs a timing; when not given, those of a prune step that limits latency on this backend, else as many as cost

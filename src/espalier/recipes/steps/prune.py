@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ...core import Budget, BudgetError
-from .base import Backend, Step
+from .base import MOST_THREADS, Backend, Step
 from .recover import Recovery
 from .training import Training
 
@@ -143,7 +143,7 @@ class Prune(Step):
     """of the search: cuts tried, those that are undone too; its time is this many times ``finetune``"""
     backend: Backend = "eager"
     """what ``latency_ms`` and ``latency_ratio`` are measured on"""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     """of that backend; one when not given"""
     latency_batch: int = Field(default=1, ge=1)
     """inputs a forward pass, where it is timed"""
