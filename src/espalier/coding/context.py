@@ -2,16 +2,18 @@
 
 A weight tensor is read as (filters, channels, kernel positions). It is coded in passes: kernel position by kernel
 position, and within one every a-th filter and b-th channel at a time, so that all symbols of a pass have their
-neighbours in the passes before it, and are coded together. With activity m of a symbol, R and C the means of m known so
-far of its filter and its channel, G the mean of all (in 64ths, two G's added to each for a start), and m_1 ... m_j the
-last four kernel positions at its filter and channel,
+neighbours in the passes before it, and are coded together. (a and b are 1, and doubled in turn, a first, while a b <=
+min(16, filters x channels div 512) and each fits; rows go before columns.) With activity m of a symbol, R and C the
+means of m known so far of its filter and its channel, G the mean of all (in 64ths, two G's added to each for a start),
+and m_1 ... m_j the last four kernel positions at its filter and channel,
 
     score = (2 E + 64 (m_1 + ... + m_j)) div (2 + j),    E = R C / G   or   R + C - G
 
 The activity is a symbol's distance from the most frequent one (quantized weights, masks: the product E, and the
 context is the bit length of the score), or its level (exponents, which are logarithms: the sum E, and the context is
-the score in whole levels). Each context has counts of its own on top of the table of all symbols that the file holds,
-which weighs as 64 of them; a context that has seen 2^14 halves its counts. Integers only, on both sides.
+the score in whole levels above the most frequent one, plus 32, in 0 to 63). Each context has counts of its own on top
+of the table of all symbols that the file holds, which weighs as 64 of them: f + 2^18 x (times seen in this context); a
+context that has seen more than 2^14 halves its counts. Integers only, on both sides.
 
 *Source*: the idea of coding a weight by the significance of its neighbours is DeepCABAC's (Wiedemann et al.,
 arXiv:1907.11900, section III); contexts of several neighbours' magnitudes are those of lossless image coding (Wu and

@@ -22,6 +22,7 @@ METHODS = ("constant", "packed", "static", "adaptive", "context", "huffman")
 CONSTANT, PACKED, STATIC, ADAPTIVE, CONTEXT, HUFFMAN = range(6)
 
 _PAYS = 0.998  # of the packed size: what entropy coding must save
+_SAMPLE = 1 << 16
 _MANY = 1 << 18  # symbols a table is cheap for, whose counts need not be learnt
 
 
@@ -59,9 +60,22 @@ def write_symbols(
     if len(symbols) <= _MANY:
         tried.append(ADAPTIVE)
     best = min((_written(method, symbols, shape, counts, activity) for method in tried), key=len)
-    if fits and context.pays(len(symbols), len(best)):
+    if fits and context.pays(len(symbols), len(best)) and _promises(symbols, shape, alphabet, activity):
         best = min(best, _written(CONTEXT, symbols, shape, counts, activity), key=len)
     return best if len(best) <= packed else bytes([PACKED]) + pack(symbols, width)
+
+
+def _promises(symbols: np.ndarray, shape: tuple[int, ...], alphabet: int, activity: int) -> bool:
+    """Return whether contexts are worth a walk through a large tensor: whether they are for its first filters."""
+    if len(symbols) <= _MANY:
+        return True
+    a_filter = len(symbols) // shape[0]
+    some = symbols[: -(-_SAMPLE // a_filter) * a_filter]
+    part, counts = (len(some) // a_filter, *shape[1:]), histogram(some, alphabet)
+    if np.count_nonzero(counts) < 2 or not context.fits(len(some), part, alphabet):
+        return True
+    walked = context.write_context(some, part, counts, activity)
+    return len(walked) < len(order0.write_static(some, counts))
 
 
 def _written(method: int, symbols: np.ndarray, shape: tuple[int, ...], counts: np.ndarray, activity: int) -> bytes:
