@@ -61,19 +61,15 @@ def aimed(model: nn.Module, target: Sparsity) -> tuple[dict[str, float], tuple[s
     """
     by_id = {id(tensor): name for name, tensor in named_tensors(model).items() if is_weight(tensor)}
     names = {name: by_id[id(tensor)] for name, tensor in every_name(model) if id(tensor) in by_id}
-    left = list(dict.fromkeys(names.values()))
-    if target.only is not None:
-        wanted = _matched(names, target.only)
-        left = [name for name in left if name in wanted]
-    whole = _matched(names, target.keep)
-    left = [name for name in left if name not in whole]
+    wanted = set(names.values()) if target.only is None else _matched(names, target.only)
+    left = [name for name in by_id.values() if name in wanted - _matched(names, target.keep)]
     named = {name: share for pattern, share in target.layers.items() for name in _matched(names, [pattern])}
     own = {name: named[name] for name in left if name in named}
     rest = tuple(name for name in left if name not in named) if target.overall is not None else ()
     if not own and not rest:
         raise ModelError(f"nothing of this {type(model).__name__} is left to be masked: keep and only leave no weight")
     if target.scope == "layer" and target.overall is not None:
-        own, rest = {name: own.get(name, target.overall) for name in left if name in own or name in rest}, ()
+        return {**own, **dict.fromkeys(rest, target.overall)}, ()
     return own, rest
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -62,7 +63,7 @@ class Sparsify(Step):
             raise ValueError("; ".join(wrong))
         return self
 
-    def _mistakes(self) -> Any:
+    def _mistakes(self) -> Iterator[str]:
         """Yield what does not go together."""
         if self.sparsity is None and not self.layers:
             yield "nothing becomes zero: give sparsity, or layers = {pattern = share}"
@@ -71,6 +72,10 @@ class Sparsify(Step):
         for name, schedule in _OF_SCHEDULE.items():
             if self.schedule != schedule and getattr(self, name) != Sparsify.model_fields[name].default:
                 yield f"{name} is for schedule = {schedule!r} (it is {self.schedule!r})"
+        yield from self._schedule_mistakes()
+
+    def _schedule_mistakes(self) -> Iterator[str]:
+        """Yield what a schedule needs and does not have."""
         trains = self.finetune is not None and self.finetune.epochs > 0
         if self.schedule == "iterative" and (self.rounds < 2 or not trains):
             yield "schedule = 'iterative' has two or more rounds, and finetune with at least one epoch"
