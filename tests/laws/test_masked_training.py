@@ -122,6 +122,13 @@ def test_the_gradual_schedule_is_the_formula(begin: float, end: float, every: in
     assert 1 - masks_of(model).density == pytest.approx(final, abs=1e-4)
 
 
+def test_what_the_gradual_schedule_hides_stays_zero(digits: Task) -> None:
+    method = GradualMagnitude(target=Sparsity(overall=0.7), every_steps=2)
+    learner, _ = taught(digits, Training(epochs=2, lr=0.1, ema_decay=0.9), images(), method=method)
+    assert_zero(learner)
+    assert masks_of(learner.model).density == pytest.approx(0.3, abs=0.01)
+
+
 def test_a_gradual_schedule_that_goes_nowhere_is_refused() -> None:
     with pytest.raises(MethodError, match="begin_ratio to end_ratio"):
         GradualMagnitude(target=Sparsity(overall=0.5), begin_ratio=0.5, end_ratio=0.5)

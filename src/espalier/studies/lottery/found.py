@@ -159,6 +159,8 @@ def _range(seeds: dict[int, dict[str, Any]], split: str) -> str:
     if not seeds:
         return "\N{EN DASH}"
     values = _values(seeds, split)
+    if len(values) == 1:
+        return points(values.mean())
     return f"{points(values.mean())} [{points(values.min())}, {points(values.max())}]"
 
 
