@@ -101,6 +101,12 @@ def test_a_run_without_a_result_cannot_be_benched(
 ) -> None:
     for name in ("run.json", "recipe.toml"):
         (tmp_path / name).write_text((folder / name).read_text())
+    for command in ("bench", "encode"):
+        assert run(command, str(tmp_path)) == 2
+        error = capsys.readouterr().err
+        assert f"model.safetensors is missing: espalier run {tmp_path}/recipe.toml makes it again" in error
+    old = json.loads((folder / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**old, "status": "interrupted"}))
     assert run("bench", str(tmp_path)) == 2
     assert f"has saved no result: espalier resume {tmp_path}" in capsys.readouterr().err
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,6 +87,13 @@ def test_a_run_never_writes_over_another(digits: Task, tmp_path) -> None:
     with pytest.raises(FileError, match=r"run exists already, .* give a new name"):
         es.compress(network(), digits, Settings(macs=0.5), folder=tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_validation_split_that_says_nothing_is_a_warning_of_its_own(digits: Task) -> None:
+    few = [(x[:8], y[:8]) for x, y in [next(iter(digits.validation))]]
+    assert "has 8 examples of" in untrained_note(network(), replace(digits, validation=few))
+    alone = [(x, torch.zeros_like(y)) for x, y in digits.validation]
+    assert "of 1 classes" in untrained_note(network(), replace(digits, validation=alone))
 
 
 def test_an_untrained_network_is_noted_and_logged_and_a_trained_one_is_not(digits: Task, caplog) -> None:

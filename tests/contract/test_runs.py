@@ -95,6 +95,12 @@ def test_runs_are_listed_and_compared(tmp_path: Path, capsys: pytest.CaptureFixt
     out = said(capsys, "runs", "first", "second", "--out", str(tmp_path))
     assert "prune macs=0.5" in out and "prune macs=0.3" in out and "0.8500" in out
     assert "│ seed" not in out  # what is the same tells nothing
+    out = said(capsys, "runs", str(tmp_path / "first"), "second", "--out", str(tmp_path))
+    assert "prune macs=0.5" in out and "prune macs=0.3" in out
+    (tmp_path / "empty").mkdir()
+    assert f"no runs in {tmp_path / 'empty'}" in said(capsys, "runs", "--out", str(tmp_path / "empty")).replace(
+        "\n", ""
+    )
     listed = json.loads(said(capsys, "runs", "--out", str(tmp_path), "--json"))
     assert [one["name"] for one in listed] == ["first", "second"]
     with pytest.raises(SystemExit) as stop:

@@ -11,25 +11,25 @@ from rich.table import Table
 
 from .. import coding
 from ..coding import Entry, Report
-from ..core import FileError
 from ..graph import files
 from ..graph.header import is_ours
+from ..recipes import read
+from ..recipes.folders.folder import RECIPE
 from ..recipes.folders.located import located
 from ..zoo.checkpoints import read_tensors
 from .answer import Answer
 from .options import Decode, Encode, Inspect
-
-_RESULT = "model.safetensors"
+from .saved import saved
 
 
 def encode(chosen: Encode) -> Answer:
     """Write the encoded file, and say how small it is."""
     given = Path(chosen.model)
-    source = given if given.is_file() else located(given) / _RESULT
-    if not source.is_file():
-        raise FileError(f"{source.parent} has saved no result: espalier resume {source.parent}")
-    held = files.read(source) if is_ours(source) else read_tensors(source)
-    target = Path(chosen.out) if chosen.out else source.with_suffix(".esp")
+    if not given.is_file():
+        folder = located(given)
+        given = saved(folder, read(folder / RECIPE))
+    held = files.read(given) if is_ours(given) else read_tensors(given)
+    target = Path(chosen.out) if chosen.out else given.with_suffix(".esp")
     report = coding.encode(held, target, threads=chosen.threads)
     return Answer(to_data(report), (str(target), in_words(report)))
 

@@ -14,10 +14,9 @@ from ..graph import cut, load, trace
 from ..measure.layers import example_of
 from ..recipes import named, read
 from ..recipes.folders.folder import RECIPE, read_run
-from ..recipes.folders.owner import status_of
-from ..recipes.steps import Save
 from ..selection import plan
 from .ask import agreed
+from .saved import saved
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +36,7 @@ def from_run(folder: Path, batch: int, *, trust: bool) -> Pair:
         FileError: the run has no result yet, or the folder was written elsewhere and names code.
     """
     run, recipe = read_run(folder), read(folder / RECIPE)
-    result = folder / next((step.name for step in recipe.steps if isinstance(step, Save)), "model.safetensors")
-    if not result.exists():
-        status = status_of(folder, run.status)
-        raise FileError(f"{folder}: the run is {status} and has saved no result: espalier resume {folder} goes on")
+    result = saved(folder, recipe)
     if not trust and not agreed(folder, recipe):
         raise FileError(f"{folder} was not written here and names code: look at that file, and then say --trust")
     task = named.load(recipe)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..core.run import Run
 from ..recipes.folders import ledger
+from ..recipes.folders.folder import RUN, read_run
 from ..recipes.folders.ledger import Line
 from ..recipes.folders.owner import status_of
 from .answer import Answer
@@ -23,10 +24,16 @@ def runs(chosen: Runs) -> Answer:
     root = Path(chosen.out)
     if not chosen.names:
         lines = [replace(line, status=status_of(root / line.name, line.status)) for line in ledger.sync(root)]
+        if not lines:
+            return Answer([], (f"no runs in {root}; --out FOLDER looks in another folder",))
         stopped = [f"{line.name} was stopped: espalier resume {root / line.name}" for line in lines if _goes_on(line)]
         return Answer([asdict(line) for line in lines], (listed(lines), *stopped))
-    found = {name: ledger.find(root, Path(name).name) for name in chosen.names}
-    return Answer({name: json.loads(run.to_json()) for name, run in found.items()}, (compared(found, root),))
+    folders = {name: Path(name) if (Path(name) / RUN).is_file() else root / name for name in chosen.names}
+    found = {
+        name: read_run(folder) if folder == Path(name) else ledger.find(root, name) for name, folder in folders.items()
+    }
+    status = [status_of(folders[name], run.status) for name, run in found.items()]
+    return Answer({name: json.loads(run.to_json()) for name, run in found.items()}, (compared(found, status),))
 
 
 def _goes_on(line: Line) -> bool:
@@ -49,15 +56,15 @@ def listed(lines: list[Line]) -> Table:
     return table
 
 
-def compared(found: dict[str, Run], root: Path) -> Table:
-    """Return one column a run of the folder ``root``: what differs in their recipes first, then what they measured."""
+def compared(found: dict[str, Run], status: list[str]) -> Table:
+    """Return one column a run: what differs in their recipes first, then what they measured."""
     table = Table("")
     for name in found:
         table.add_column(escape(name), overflow="fold")
     runs = list(found.values())
     table.add_row("model", *(escape(run.model) for run in runs))
     table.add_row("data", *(escape(run.data) for run in runs))
-    table.add_row("status", *(status_of(root / Path(name).name, run.status) for name, run in found.items()))
+    table.add_row("status", *status)
     for title, values in (*_differing(runs), *_measured(runs)):
         table.add_row(escape(title), *map(escape, values))
     return table

@@ -101,9 +101,10 @@ def prepared(model: nn.Module, graph: Graph, plan: Plan) -> Surgery:
             f"this model is not the traced one: {strange[0]!r} is in one of them alone. Trace this model and plan again"
         )
     if wrong:
+        found = f"{wrong[0]!r} has shape {shapes[wrong[0]]}" if wrong[0] in shapes else f"it has no tensor {wrong[0]!r}"
         raise CutError(
-            f"this model is not the traced one: {wrong[0]!r} has shape {shapes.get(wrong[0])}, "
-            f"the graph expects {traced[wrong[0]]}. Trace this model and plan again"
+            f"this model is not the traced one: {found}, "
+            f"the graph expects shape {traced[wrong[0]]}. Trace this model and plan again"
         )
     whole = whole_surgery(model, graph, plan)
     _check_python(model, whole)

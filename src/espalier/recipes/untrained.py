@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from ..tasks import Task
 
 _DEVIATIONS = 2  # of the accuracy of guesses, above its mean
+_FEWEST = 20  # examples that say anything
 
 
 def untrained_note(model: nn.Module, task: Task, *, trained: bool = False) -> str:
     """Return a warning if the network does no better on the validation split than guesses do, else "".
 
         accuracy <= p + 2 * sqrt(p * (1 - p) / n),   p: share of the commonest class among the n labels
+
+    So few labels, or of one class, that this says nothing are a warning of their own.
 
     The warning is logged too, so that it is seen before the work begins. It is for classification.
 
@@ -43,8 +46,15 @@ def untrained_note(model: nn.Module, task: Task, *, trained: bool = False) -> st
     score = accuracy(model, batches())
     counts = torch.bincount(torch.cat(labels)) if labels else torch.zeros(1)
     total = int(counts.sum())
-    share = int(counts.max()) / max(total, 1)
-    if score > share + _DEVIATIONS * math.sqrt(share * (1 - share) / max(total, 1)):
+    if total < _FEWEST or int((counts > 0).sum()) < 2:
+        note = (
+            f"the validation split has {total} examples of {int((counts > 0).sum())} classes: what is chosen by it is "
+            "chosen nearly at random"
+        )
+        logging.getLogger("espalier").warning("warning: %s", note)
+        return note
+    share = int(counts.max()) / total
+    if score > share + _DEVIATIONS * math.sqrt(share * (1 - share) / total):
         return ""
     advice = (
         "Train it longer, or with another learning rate (--train-epochs, --train-lr)"

@@ -96,6 +96,12 @@ def _score(run: Run) -> Iterator[Card]:
         count = run.readings[-1].examples
         low, high = proportion_interval(after, count)
         gloss += f"; with {count:,} examples the 95 % interval is {100 * low:.1f} to {100 * high:.1f} %"
+        gloss += f", and the difference is {round(count * (after - before)):+,} of them"
+    more = sum(epoch.stage != "training" for epoch in run.history)  # "training" is what comes before the first cut
+    gloss += (
+        f"; the result trained for {more} {'epoch' if more == 1 else 'epochs'} more than the network before"
+        * bool(more)
+    )
     change = show_points(after - before)
     yield Card(f"Test {run.metric}", f"{100 * before:.2f} %", f"{100 * after:.2f} %", change, None, None, gloss)
 
