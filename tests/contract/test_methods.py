@@ -145,7 +145,9 @@ def test_all_mistakes_come_at_once() -> None:
 
 def test_settings_name_a_method() -> None:
     options = ("every_steps=10", "normalise=macs")
-    (prune, _) = Settings(macs=0.5, method="group_fisher", options=options, round_epochs=2).recipe().steps
+    (prune, _) = (
+        Settings(precision="float32", macs=0.5, method="group_fisher", options=options, round_epochs=2).recipe().steps
+    )
     assert prune == Prune(
         method="group_fisher",
         options={"every_steps": 10, "normalise": "macs"},
@@ -155,7 +157,7 @@ def test_settings_name_a_method() -> None:
     with pytest.raises(SettingsError, match="does not heed rounds"):
         Settings(macs=0.5, method="group_fisher", rounds=2).recipe()
     with pytest.raises(SettingsError, match="should be NAME=VALUE"):
-        Settings(macs=0.5, method="group_fisher", options=("every_steps",)).recipe()
+        Settings(precision="float32", macs=0.5, method="group_fisher", options=("every_steps",)).recipe()
     with pytest.raises(RecipeError, match="did you mean 'group_fisher'"):
         Settings(macs=0.5, method="groupfisher")
 
