@@ -75,6 +75,17 @@ def test_the_headline_is_one_sentence_of_what_was_gained() -> None:
     assert headline.sentence(Run(name="x", model="y", data="")) == ""
 
 
+def test_the_metric_says_how_many_examples_differ_and_how_long_the_run_trained_on() -> None:
+    gloss = next(headline.cards(RUN)).gloss
+    assert "and the difference is -1 of them" in gloss  # 0.3 points of 360
+    assert gloss.endswith("; after the network before, the run trained for 4 epochs in all")
+    late = dataclasses.replace(
+        EPOCHS[0], stage="training"
+    )  # a second training, behind a cut, is none of the dense one's
+    assert "for 5 epochs" in next(headline.cards(dataclasses.replace(RUN, history=(*EPOCHS, late)))).gloss
+    assert "trained for" not in next(headline.cards(dataclasses.replace(RUN, history=EPOCHS[:4]))).gloss
+
+
 def test_latency_shows_its_interval() -> None:
     measures = [Measures(latency_ms=ms, latency_spread_ms=0.1) for ms in (4.0, 2.0)]
     timed = Latency(conditions="eager, 1 thread", before_ms=4, after_ms=2, ratio=(0.5, 0.52, 0.56))

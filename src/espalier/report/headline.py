@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from ..core.run import Measures, Run
 from .numbers import proportion_interval, show_bytes, show_count, show_ms, show_points, show_times
@@ -97,11 +98,9 @@ def _score(run: Run) -> Iterator[Card]:
         low, high = proportion_interval(after, count)
         gloss += f"; with {count:,} examples the 95 % interval is {100 * low:.1f} to {100 * high:.1f} %"
         gloss += f", and the difference is {round(count * (after - before)):+,} of them"
-    more = sum(epoch.stage != "training" for epoch in run.history)  # "training" is what comes before the first cut
-    gloss += (
-        f"; the result trained for {more} {'epoch' if more == 1 else 'epochs'} more than the network before"
-        * bool(more)
-    )
+    dense = sum(1 for _ in takewhile(lambda epoch: epoch.stage == "training", run.history))
+    if more := len(run.history) - dense:  # trials of a search too, of which not all became part of the result
+        gloss += f"; after the network before, the run trained for {more} {'epoch' if more == 1 else 'epochs'} in all"
     change = show_points(after - before)
     yield Card(f"Test {run.metric}", f"{100 * before:.2f} %", f"{100 * after:.2f} %", change, None, None, gloss)
 
