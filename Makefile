@@ -10,7 +10,7 @@ STAMP  := .venv/.ready-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 MARKERS := $(if $(filter true,$(CI)),not nightly,not nightly and not slow)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-loop bench-recovery bench-loading bench-distillation bench-latency bench-cifar bench-criteria bench-methods bench-coding bench-hostile clean
+.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-loop bench-precision bench-recovery bench-loading bench-distillation bench-latency bench-cifar bench-criteria bench-methods bench-coding bench-hostile clean
 
 help:
 	@echo "make demo            train, prune, prove and report on real handwritten digits"
@@ -60,7 +60,7 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-patterns bench-engine bench-loading bench-loop bench-recovery bench-distillation bench-latency bench-demo \
+bench: bench-patterns bench-engine bench-loading bench-loop bench-precision bench-recovery bench-distillation bench-latency bench-demo \
 	bench-criteria bench-coding bench-hostile bench-coverage bench-cifar bench-methods
 
 bench-patterns: setup
@@ -80,6 +80,9 @@ bench-recovery: setup
 
 bench-loop: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.loop
+
+bench-precision: setup
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.precision
 
 bench-distillation: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.distillation
