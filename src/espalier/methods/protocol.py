@@ -1,6 +1,7 @@
 """What a method is: a frozen dataclass of hyperparameters with seven verbs that the training loop calls in plain sight.
 
     start ──▶ ┌─ penalty   added to the loss of every batch
+              │  gradients before every step of the optimizer, of those that hold other weights than the network shows
               │  step      after every step of the optimizer: a Plan (cut now), a Restore (go back), or None
               └─ after_cut the network is another one now
           ──▶ stop
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
@@ -146,4 +147,26 @@ class Method(Protocol):
 
     def resume(self, state: Any, stored: Stored) -> None:
         """Bring a freshly started state to where ``stored`` was taken."""
+        ...
+
+
+@runtime_checkable
+class Quantizer(Method, Protocol):
+    """A method whose network shows quantized weights, while it holds the real ones that training changes.
+
+        forward, backward   with quantized weights, which are the network's own at rest: it is evaluated and kept so
+        gradients           puts the real weights into the network, and their gradients in place of the quantized ones'
+        optimizer.step      on the real weights
+        step                takes the real weights out again, and puts their quantized values in
+
+    ``stored`` has the real weights; averages of weights (EMA) mean nothing here and are refused by the steps.
+    """
+
+    def gradients(self, state: Any, lr: float) -> None:
+        """Prepare the optimizer's step: after the backward pass, before gradients are clipped.
+
+        Args:
+            state: what ``start`` returned.
+            lr: of the step that follows, for what the method itself learns.
+        """
         ...

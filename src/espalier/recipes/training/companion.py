@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...core import Plan, ProofError
 from ...graph import Graph, freeze, trace
 from ...graph.probes.gates import ungated
-from ...methods import Context, Restore, Snapshot
+from ...methods import Context, Quantizer, Restore, Snapshot
 from .. import chance
 from .keeping import packed, tensor_text, text_tensor, unpacked
 from .learner import Learner
@@ -72,6 +72,11 @@ class Companion:
     def penalty(self, batch: tuple[Any, Any], outputs: Any) -> Tensor | float:
         """Return what the method adds to the loss."""
         return 0.0 if self.method is None else self.method.penalty(self.state, batch, outputs)
+
+    def gradients(self, lr: float) -> None:
+        """Let a method that holds the real weights prepare the optimizer's step."""
+        if isinstance(self.method, Quantizer):
+            self.method.gradients(self.state, lr)
 
     def step(self) -> bool:
         """Let the method decide, do it, and say whether the network is another one now."""

@@ -2,7 +2,7 @@
 
     for each epoch:
         for each batch:    loss = objective(outputs, targets) + method.penalty;  backward
-            every accumulate_steps:  clip;  optimizer.step;  masks;  average;  method.step -> cut or restore
+            every accumulate_steps:  method.gradients;  clip;  optimizer.step;  masks;  average;  method.step
             now and then:  checkpoint
         evaluate on the validation split
 
@@ -178,6 +178,7 @@ class _Stretch:
         if stepped:
             for group in optimizer.param_groups:
                 group["lr"] = lr
+            self.companion.gradients(lr)
             self.masking.gradients()
             if self.training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), self.training.clip_norm)
