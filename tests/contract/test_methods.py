@@ -67,7 +67,7 @@ def test_the_budget_is_met_and_the_plan_replays(name: str, whole: tuple[Path, es
     replayed = es.cut(network(), graph, plan)
     small = es.load(folder / "model.safetensors", network())
     assert [p.shape for p in replayed.parameters()] == [p.shape for p in small.parameters()]
-    assert run["proof"].endswith("cut equals masked") and run["path"][-1]["stage"] == f"pruning by {name}"
+    assert "cut equals masked" in run["proof"] and run["path"][-1]["stage"] == f"pruning by {name}"
 
 
 def test_nothing_stays_open(name: str, digits: Task) -> None:

@@ -27,13 +27,20 @@ def test_an_unproved_cut_does_not_keep_an_older_proof() -> None:
     assert small.espalier_proof == "float64"
     again = es.trace(small, example)
     smaller = es.cut(small, again, es.Plan({"0.weight:0": (0, 1)}), prove=False)
-    assert smaller.espalier_proof == "not proved"
+    assert smaller.espalier_proof == "not proved" and smaller.espalier_gap is None
 
 
 @pytest.mark.parametrize("example", ["a picture", None, 3, [1.0, 2.0]])
 def test_an_example_of_the_wrong_kind_is_one_clear_error(example: Any) -> None:
     with pytest.raises(ModelError, match="holds no tensor"):
         es.trace(Hidden(), example)
+
+
+def test_a_proof_says_how_near_the_outputs_are() -> None:
+    model, example = nn.Sequential(nn.Linear(64, 256), nn.Tanh(), nn.Linear(256, 64)), torch.randn(2, 64)
+    graph = es.trace(model, example)
+    small = es.cut(model, graph, es.Plan({"0.weight:0": tuple(range(1, 256, 2))}))
+    assert 0 < small.espalier_gap < 1e-12
 
 
 def test_a_number_is_not_a_budget() -> None:

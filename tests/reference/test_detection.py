@@ -184,4 +184,4 @@ def test_a_detector_is_pruned_and_still_finds_digits(scenes: Task) -> None:
     result = es.compress(model, short, Recipe(steps=(train, prune, Measure(latency=False)), batch_size=32))
     assert result.run.after.macs <= 0.5 * result.run.before.macs  # type: ignore[operator]
     assert result.run.metric == "average_precision" and result.run.after.accuracy > 0.05  # type: ignore[operator]
-    assert result.run.proof.endswith("cut equals masked")
+    assert "cut equals masked, the outputs within" in result.run.proof

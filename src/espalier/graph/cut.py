@@ -10,7 +10,7 @@ from torch import nn
 from ..core import NOT_PROVED, CutError, EspalierWarning, Plan, Surgery
 from .graph import Graph
 from .kinds import check_cut
-from .proof.prove import prove as prove_surgery
+from .proof.prove import Proof, proof_of
 from .ranks import agreed, together
 from .recording.running import forget
 from .recording.tensors import collection_paused, named_tensors
@@ -24,7 +24,8 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
     """Return a new, physically smaller model of the same class; ``model`` is untouched.
 
     The result carries ``espalier_surgery`` (what was done, relative to the original architecture),
-    ``espalier_proof``: what this cut was proved in ("float64", "float32", "shapes"), or "not proved", and
+    ``espalier_proof``: what this cut was proved in ("float64", "float32", "shapes"), or "not proved",
+    ``espalier_gap`` (the largest difference that the proof found, a share of the outputs' magnitude, or None) and
     ``espalier_notes``. A ``config`` object that the model is made from (its class is called again, without data, to
     see what follows from it) is copied and says what the network has become; where no single value says it for all
     layers, a note names the value and an ``EspalierWarning`` is given.
@@ -46,11 +47,11 @@ def cut(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> nn
     """
     plan = agreed(plan, lambda: _same(model, graph, plan))
 
-    def act() -> tuple[nn.Module, str]:
+    def act() -> tuple[nn.Module, Proof]:
         with collection_paused():
             small = forget(operate(model, prepared(model, graph, plan)))
             rescale(small, graph, plan)
-        return small, prove_surgery(model, graph, plan) if prove else NOT_PROVED
+        return small, proof_of(model, graph, plan) if prove else Proof(NOT_PROVED)
 
     small, proof = together(act)
     return _marked(small, graph, plan, proof)
@@ -60,8 +61,8 @@ def cut_(model: nn.Module, graph: Graph, plan: Plan, *, prove: bool = True) -> n
     """Cut ``model`` itself and return it; with ``prove`` a copy is proved first, so that a refusal changes nothing."""
     plan = agreed(plan, lambda: _same(model, graph, plan))
 
-    def check() -> tuple[Surgery, str]:
-        return prepared(model, graph, plan), prove_surgery(model, graph, plan) if prove else NOT_PROVED
+    def check() -> tuple[Surgery, Proof]:
+        return prepared(model, graph, plan), proof_of(model, graph, plan) if prove else Proof(NOT_PROVED)
 
     surgery, proof = together(check)
     forget(operate(model, surgery, inplace=True))
@@ -75,9 +76,9 @@ def _same(model: nn.Module, graph: Graph, plan: Plan) -> str:
     return graph.fingerprint
 
 
-def _marked(model: nn.Module, graph: Graph, plan: Plan, proof: str) -> nn.Module:
+def _marked(model: nn.Module, graph: Graph, plan: Plan, proof: Proof) -> nn.Module:
     """Write the proof and the notes of a cut on its result, in place of those of an earlier cut, and warn of them."""
-    model.espalier_proof = proof  # type: ignore[assignment]
+    model.espalier_proof, model.espalier_gap = proof.kind, proof.gap  # type: ignore[assignment]
     notes = config_notes(model, graph, plan)
     model.espalier_notes = notes  # type: ignore[assignment]
     for note in notes:

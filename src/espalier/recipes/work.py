@@ -43,6 +43,8 @@ class Work:
         checkpoints: the record for a resumed run.
         dense: the network before the first cut.
         pruned: whether that cut was made.
+        cuts: proved so far.
+        gap: the largest difference of outputs that their proofs found, a share of their magnitude.
         engine: where networks are trained.
     """
 
@@ -54,6 +56,8 @@ class Work:
     checkpoints: Checkpoints
     dense: Handle
     pruned: bool = False
+    cuts: int = 0
+    gap: float = 0.0
     engine: Engine = field(default_factory=lambda: Alone(torch.device("cpu")))
 
     def __post_init__(self) -> None:
@@ -105,14 +109,15 @@ class Work:
         for note in found["notes"]:
             self.journal.note(note)
         if found.get("cuts"):
-            self.proved(found["proof"], found["cuts"])
+            self.proved(found["proof"], found["gap"], found["cuts"])
         return handle, history[-1].accuracy or 0.0
 
-    def proved(self, kind: str, cuts: int = 1) -> None:
+    def proved(self, kind: str, gap: float | None, cuts: int = 1) -> None:
         """Add cuts to the run's words about its proofs."""
-        before, _, _ = self.journal.run.proof.partition(" ")
-        count = cuts + (int(before) if before.isdigit() else 0)
-        words = f"{count} {'cut' if count == 1 else 'cuts'} proved in {kind}: cut equals masked"
+        self.cuts, self.gap = self.cuts + cuts, max(self.gap, gap or 0.0)
+        words = f"{self.cuts} {'cut' if self.cuts == 1 else 'cuts'} proved in {kind}: cut equals masked"
+        if gap is not None:
+            words += f", the outputs within {self.gap:.0e} of their magnitude"
         self.journal.update(proof=words)
 
 
@@ -149,7 +154,7 @@ def _learned(
     learner.gathered(engine)
     found: dict[str, Any] = {"history": [asdict(epoch) for epoch in position.history], "notes": list(position.notes)}
     if position.cuts:
-        found |= {"cuts": position.cuts, "proof": str(learner.model.espalier_proof)}
+        found |= {"cuts": position.cuts, "gap": position.gap, "proof": str(learner.model.espalier_proof)}
     return learner.result(base + training.epochs), found
 
 

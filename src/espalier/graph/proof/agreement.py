@@ -22,15 +22,17 @@ def agree(
     what: str,
     shaken: Shaken | None = None,
     tolerance: float | None = None,
-) -> None:
-    """Compare the outputs of a cut model with what they must be.
+) -> float:
+    """Compare the outputs of a cut model with what they must be; return the largest difference.
+
+    It is a share of the magnitude of the output that it is found in.
 
     Raises:
         ProofError: another number of outputs, shape, NaN or value; or nothing finite to compare.
     """
     if len(found) != len(expected):
         raise ProofError(f"the cut model returns {len(found)} tensors, {what} {len(expected)}")
-    compared = 0
+    compared, largest = 0, 0.0
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         if a.shape != b.shape:
             raise ProofError(f"output {i} has shape {tuple(a.shape)}, that of {what} {tuple(b.shape)}")
@@ -47,10 +49,12 @@ def agree(
             shaken and gap < ILL_CONDITIONED and gap <= 100 * shaken(i, a, scale)
         ):
             raise ProofError(f"output {i} differs from {what} by {gap:.1e} of its magnitude ({scale:.1e}, {dtype})")
+        largest = max(largest, gap)
     if not compared:
         raise ProofError(
             "no finite number could be compared: give an example that is not empty and holds no NaN or infinity"
         )
+    return largest
 
 
 def _whole_numbers(i: int, a: Tensor, b: Tensor, dtype: torch.dtype, what: str) -> None:

@@ -66,8 +66,8 @@ class Pair:
             return [t.clone() for t in tensors_in(run_model(model, own, self.graph.forward_fn))]
 
 
-def compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> None:
-    """Compare the cut model with what it must compute.
+def compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> float:
+    """Compare the cut model with what it must compute; return the largest difference of an output in eval mode.
 
     Raises:
         ProofError: it does not run, or differs.
@@ -83,9 +83,10 @@ def compare(model: nn.Module, graph: Graph, plan: Plan, dtype: torch.dtype) -> N
     try:
         with torch.random.fork_rng(devices=[]):
             with chance:
-                _evaluates(pair)
+                gap = _evaluates(pair)
             if len(again.records) > 1:
                 _trains(pair)
+        return gap
     except ProofError as error:
         if other := other_layers(graph, again):
             raise ProofError(f"{other}; there, {error}") from error
@@ -106,7 +107,7 @@ def check_shapes(graph: Graph, plan: Plan, small: nn.Module) -> None:
             raise ProofError(f"{name} has shape {tuple(tensors[name].shape)}, the plan says {expected}")
 
 
-def _evaluates(pair: Pair) -> None:
+def _evaluates(pair: Pair) -> float:
     """Compare in eval mode with the replayed record, on the way too, and with the masked record."""
     try:
         found = pair.run(pair.small)
@@ -119,7 +120,7 @@ def _evaluates(pair: Pair) -> None:
     with unchanged(pair.small):
         trail = Trail()
         replayed = [t.clone() for t in oracle(graph, plan, named_tensors(pair.small), pair.inputs(), trail.note)]
-    agree(found, replayed, dtype, "the replayed record", shaken)
+    replay_gap = agree(found, replayed, dtype, "the replayed record", shaken)
     agree_on_the_way(_trail(pair), trail, graph.records[0], dtype)
     try:
         with unchanged(pair.dense):
@@ -127,7 +128,7 @@ def _evaluates(pair: Pair) -> None:
             expected = [t.clone() for t in masked]
     except _DOES_NOT_RUN as error:
         raise ProofError(f"the masked record does not run: {error}") from error
-    agree(found, _kept_outputs(graph, plan, expected), dtype, "the masked original", shaken)
+    return max(replay_gap, agree(found, _kept_outputs(graph, plan, expected), dtype, "the masked original", shaken))
 
 
 def _check_dense(pair: Pair) -> None:

@@ -11,6 +11,7 @@ layer scales would make every comparison pass.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,12 +33,30 @@ from .comparing import check_shapes, compare
 LARGE_BYTES = 2 * 2**30
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What was proved.
+
+    Attributes:
+        kind: "float64", "float32" or "shapes".
+        gap: largest difference that was found between outputs, a share of their magnitude; None of shapes.
+    """
+
+    kind: str
+    gap: float | None = None
+
+
 def prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
     """Prove a plan on a copy of the model; return how: "float64", "float32" or "shapes".
 
     Raises:
         ProofError: the cut model does not run, or differs from the oracle or the witness; names the groups.
     """
+    return proof_of(model, graph, plan).kind
+
+
+def proof_of(model: nn.Module, graph: Graph, plan: Plan) -> Proof:
+    """Prove a plan as ``prove`` does; return what was found too."""
     check_cut("prove", model, graph, plan)
     try:
         return _prove(model, graph, plan)
@@ -61,21 +80,19 @@ def _decided(graph: Graph, plan: Plan) -> str:
 
 
 @without_autocast()
-def _prove(model: nn.Module, graph: Graph, plan: Plan) -> str:
+def _prove(model: nn.Module, graph: Graph, plan: Plan) -> Proof:
     tensors = named_tensors(model)
     if any(t.is_meta for t in tensors.values()):
         check_shapes(graph, plan, operate(model, whole_surgery(model, graph, plan)))
-        return "shapes"
+        return Proof("shapes")
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     if size <= LARGE_BYTES and vars(graph).get("runs_in_double", True):
         try:
-            compare(model, graph, plan, torch.float64)
-            return "float64"
+            return Proof("float64", compare(model, graph, plan, torch.float64))
         except ProofError:
             if _runs_in_double(model, graph):
                 raise
-    compare(model, graph, plan, torch.float32)
-    return "float32"
+    return Proof("float32", compare(model, graph, plan, torch.float32))
 
 
 class _SeesSingles(TorchDispatchMode):

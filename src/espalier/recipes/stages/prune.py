@@ -127,7 +127,7 @@ def cut_once(step: Prune, key: str, work: Work, handle: Handle, target: Target) 
     for note in found["notes"]:
         work.journal.note(note)
     if found.get("smaller", True):
-        work.proved(found["proof"])
+        work.proved(found["proof"], found["gap"])
     return handle, Cost(**found["cost"])
 
 
@@ -151,10 +151,10 @@ def _cut(step: Prune, work: Work, state: State, target: Target) -> tuple[State, 
             notes += [f"group {name} stays whole: {reason}" for name in error.groups]
             graph = freeze(graph, error.groups, reason)
     notes += getattr(small, "espalier_notes", ())
-    proof = str(small.espalier_proof)
+    proof = {"proof": small.espalier_proof, "gap": small.espalier_gap}
     optimizer = None if state.optimizer is None else carry_optimizer(state.optimizer, state.model, small)
     notes += mended(step.recover, (state.model, small), plan, work.task, batches=step.recover_batches)
     cost = Costs.of(graph, target.budget, target.tables).of_plan(plan)
     after = State(small, optimizer, state.then(plan), state.epochs)
     smaller = any(len(kept) < graph.sizes[name] for name, kept in plan.keep.items())
-    return after, {"cost": vars(cost), "notes": [*plan.notes, *notes], "proof": proof, "smaller": smaller}
+    return after, {"cost": vars(cost), "notes": [*plan.notes, *notes], "smaller": smaller, **proof}

@@ -33,6 +33,7 @@ class Companion:
     Attributes:
         holding: whether the method wants the network's weights left as they are.
         cuts: made so far.
+        gap: the largest difference that their proofs found.
         notes: what the method told the user.
     """
 
@@ -41,7 +42,7 @@ class Companion:
         self.method = lesson.method
         self.state: Any = None
         self.running = self.holding = False
-        self.cuts = 0
+        self.cuts, self.gap = 0, 0.0
         self.notes: list[str] = []
         self.whole: dict[str, str] = {}  # groups whose cut did not prove itself, and why
         self.generator = torch.Generator().manual_seed(chance.derived(lesson.seed, "method"))
@@ -57,7 +58,7 @@ class Companion:
             )
         if _OWN in extra:
             own = json.loads(tensor_text(extra[_OWN]))
-            self.cuts, self.whole, self.notes = own["cuts"], own["whole"], own["notes"]
+            self.cuts, self.gap, self.whole, self.notes = own["cuts"], own["gap"], own["whole"], own["notes"]
         self.graph = self._traced()
         self.state = self.method.start(self.learner.model, self.graph, self._context())
         self.running = True
@@ -120,7 +121,7 @@ class Companion:
                 kept[_TENSORS + name] = value
             else:
                 plain[name] = value
-        own = {"cuts": self.cuts, "whole": self.whole, "notes": self.notes}
+        own = {"cuts": self.cuts, "gap": self.gap, "whole": self.whole, "notes": self.notes}
         texts = {_JSON: text_tensor(json.dumps(plain)), _OWN: text_tensor(json.dumps(own))}
         return {**kept, **texts, _GENERATOR: self.generator.get_state()}
 
@@ -163,6 +164,7 @@ class Companion:
                 plan = Plan(rest, plan.fingerprint, plan.notes)
             else:
                 self.cuts += 1
+                self.gap = max(self.gap, self.learner.model.espalier_gap or 0.0)
                 self.notes += plan.notes
                 return
 

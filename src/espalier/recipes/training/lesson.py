@@ -70,7 +70,7 @@ class Lesson:
 class Position:
     """How far a stretch has come: whole epochs, batches of the next one, their loss, the record and notes so far.
 
-    ``cuts`` counts those that a method made, once the stretch is over.
+    ``cuts`` counts those that a method made, once the stretch is over; ``gap`` is the largest that their proofs found.
     """
 
     epoch: int = 0
@@ -80,6 +80,7 @@ class Position:
     history: tuple[Epoch, ...] = ()
     notes: tuple[str, ...] = ()
     cuts: int = 0
+    gap: float = 0.0
 
     def to_data(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""

@@ -76,7 +76,7 @@ def train(
         stretch.note()
     learner.model.eval()
     notes = tuple(dict.fromkeys((*position.notes, *stretch.notes)))
-    return replace(position, notes=notes, cuts=stretch.companion.cuts)
+    return replace(position, notes=notes, cuts=stretch.companion.cuts, gap=stretch.companion.gap)
 
 
 class _Stretch:
