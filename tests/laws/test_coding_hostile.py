@@ -95,7 +95,7 @@ def test_headers_that_lie_are_refused(original, tmp_path: Path) -> None:
         (joined({**header, "architecture": 5}, streams), "characters that cannot be shown"),
         (joined({**header, "aliases": [["a", 5]]}, streams), "no names"),
         (joined({**header, "surgery": [{"op": "exec"}]}, streams), "unknown operation"),
-        (joined(header, streams, version=2), "format version 2; this Espalier reads version 1"),
+        (joined(header, streams, version=3), "format version 3; this Espalier reads versions 1 and 2"),
         (joined(header, streams, text=b"[" * 100_000), "cannot be read"),
         (joined(header, streams, text=b'{"proof": NaN}'), "cannot be read"),
         (joined(header, streams, text=b"\xff\xfe"), "cannot be read"),

@@ -2,8 +2,8 @@
 
     prologue  8 bytes magic, u16 version, u16 how the header is stored (0 plain, 1 deflate), u32 its bytes in the file,
               u32 its bytes as text, 32 bytes SHA-256 of all of these and of the header as stored
-    header    canonical JSON: architecture, surgery, aliases, proof, tensors [[name, type, shape, stream bytes], ...],
-              and the SHA-256 of [[name, type, shape, SHA-256 of its bytes], ...]
+    header    canonical JSON: architecture, surgery, aliases, proof, grids (of version 2), tensors [[name, type, shape,
+              stream bytes], ...], and the SHA-256 of [[name, type, shape, SHA-256 of its bytes], ...]
     streams   in that order, nothing between or after: payload, zeros, CRC-32 of both
 
 Every byte is covered by a hash, a CRC or a comparison, and no number is believed before it is bounded by bytes that
@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from ..core import FileError, Surgery
-from ..graph.header import Header, check_shown, parse
+from ..graph.header import Header, check_shown, parse, read_grids
 from .bits import Malformed
 from .tensors import DTYPES, PER_BYTE
 
 MAGIC = b"\x89ESP\r\n\x1a\n"
-VERSION = 1
+VERSION, WITH_GRIDS = 1, 2  # the second has the entry `grids`, which no reader of the first would heed
 _FIXED = struct.Struct("<8sHHII")
 _DIGEST = 32
 PROLOGUE_BYTES = _FIXED.size + _DIGEST
@@ -65,12 +65,14 @@ def prologue(header: Header, sha256: str, sizes: Mapping[str, int]) -> bytes:
         "surgery": header.surgery.to_data(),
         "tensors": [[name, dtype, shape, sizes[name]] for name, (dtype, shape, _) in header.tensors.items()],
     }
+    if header.grids:
+        data["grids"] = header.grids.to_data()
     text = canonical(data)
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     deflated = packer.compress(text) + packer.flush()
     dense = len(deflated) * _DENSEST < len(text) or len(deflated) >= len(text)
     how, stored = (_PLAIN, text) if dense else (_DEFLATE, deflated)
-    fixed = _FIXED.pack(MAGIC, VERSION, how, len(stored), len(text))
+    fixed = _FIXED.pack(MAGIC, WITH_GRIDS if header.grids else VERSION, how, len(stored), len(text))
     return fixed + hashlib.sha256(fixed + stored).digest() + stored
 
 
@@ -83,7 +85,7 @@ def read_layout(source: Path) -> Layout:
     try:
         with open(source, "rb") as file:
             fixed = file.read(PROLOGUE_BYTES)
-            how, stored, length = _checked(fixed, source, os.fstat(file.fileno()).st_size)
+            version, how, stored, length = _checked(fixed, source, os.fstat(file.fileno()).st_size)
             held = file.read(stored)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
@@ -91,7 +93,7 @@ def read_layout(source: Path) -> Layout:
     if hashlib.sha256(fixed[: _FIXED.size] + held).digest() != fixed[_FIXED.size :]:
         raise FileError(f"{source} is damaged: its header does not match its SHA-256")
     try:
-        return _layout(_text(held, how, length), PROLOGUE_BYTES + stored, size, source)
+        return _layout(_text(held, how, length), version, (PROLOGUE_BYTES + stored, size), source)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError, zlib.error) as error:
         raise FileError(f"{source} is damaged or foreign: its header cannot be read ({error!r:.120})") from error
 
@@ -124,20 +126,22 @@ def opened(stream: memoryview) -> memoryview:
     return stream[:-4]
 
 
-def _checked(fixed: bytes, source: Path, size: int) -> tuple[int, int, int]:
-    """Return how the header is stored, and its bytes in the file and as text."""
+def _checked(fixed: bytes, source: Path, size: int) -> tuple[int, int, int, int]:
+    """Return the version, how the header is stored, and its bytes in the file and as text."""
     if fixed[: len(MAGIC)] != MAGIC:
         raise FileError(f"{source} is not an .esp file: it begins with other bytes than those")
     if len(fixed) < PROLOGUE_BYTES:
         raise FileError(f"{source} is truncated: it ends within its first {PROLOGUE_BYTES} bytes")
     _, version, how, stored, length = _FIXED.unpack(fixed[: _FIXED.size])
-    if version != VERSION:
-        raise FileError(f"{source} has .esp format version {version}; this Espalier reads version {VERSION}")
+    if version not in (VERSION, WITH_GRIDS):
+        raise FileError(
+            f"{source} has .esp format version {version}; this Espalier reads versions {VERSION} and {WITH_GRIDS}"
+        )
     if how not in (_PLAIN, _DEFLATE) or stored > size - PROLOGUE_BYTES:
         raise FileError(f"{source} is truncated or damaged: its header would be longer than the file")
     if length > min(_DENSEST * stored, _LARGEST_HEADER) or (how == _PLAIN and length != stored):
         raise FileError(f"{source} is damaged: its header of {stored} bytes cannot be {length} characters long")
-    return how, stored, length
+    return version, how, stored, length
 
 
 def _text(held: bytes, how: int, length: int) -> bytes:
@@ -150,9 +154,10 @@ def _text(held: bytes, how: int, length: int) -> bytes:
     return text
 
 
-def _layout(text: bytes, start: int, size: int, source: Path) -> Layout:
-    data = parse(text.decode())
-    if canonical(data) != text or set(data) != _ENTRIES or len(data["sha256"]) != 2 * _DIGEST:
+def _layout(text: bytes, version: int, place: tuple[int, int], source: Path) -> Layout:
+    data, (start, size) = parse(text.decode()), place
+    entries = _ENTRIES | ({"grids"} if version == WITH_GRIDS else set())
+    if canonical(data) != text or set(data) != entries or len(data["sha256"]) != 2 * _DIGEST:
         raise ValueError("it is not written as a header is")
     tensors: dict[str, tuple[str, tuple[int, ...], str]] = {}
     streams: dict[str, tuple[int, int]] = {}
@@ -167,7 +172,8 @@ def _layout(text: bytes, start: int, size: int, source: Path) -> Layout:
     aliases = dict(data["aliases"])
     if not all(isinstance(one, str) for one in (*aliases, *aliases.values())):
         raise ValueError("a tie is between things that are no names")
-    header = Header(data["architecture"], Surgery.from_data(data["surgery"]), aliases, tensors, data["proof"])
+    grids, surgery = read_grids(data.get("grids"), source), Surgery.from_data(data["surgery"])
+    header = Header(data["architecture"], surgery, aliases, tensors, data["proof"], grids)
     check_shown(header, source)
     return Layout(header, data["sha256"], streams)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core import KindError
+from ..graph.weight_grids import on_grid, step_type
 from .symbols import Coder
 from .tables import LARGEST_ALPHABET
 
@@ -128,18 +129,6 @@ def ternary(signs: Tensor, negative: Tensor, positive: Tensor, *, coder: Coder =
     """
     codebook = torch.stack([-negative, torch.zeros_like(positive), positive], dim=-1)
     return Codebook(symbols=(signs + 1).to(torch.uint8), codebook=codebook, coder=coder)
-
-
-def step_type(dtype: torch.dtype) -> torch.dtype:
-    """Return the type that a uniform tensor's steps have, and its products are computed in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def on_grid(integers: Tensor, step: Tensor, axis: int, dtype: torch.dtype) -> Tensor:
-    """Return ``step x integers``: one rounding to float32, one to ``dtype``, the same on every machine."""
-    if step.ndim:
-        step = step.reshape([-1 if dim == axis % integers.ndim else 1 for dim in range(integers.ndim)])
-    return (integers.to(step.dtype) * step).to(dtype)
 
 
 def _channel(symbols: Tensor, axis: int) -> Tensor:

@@ -47,6 +47,10 @@ class MaskError(EspalierError):
     """Masks do not fit this network: a tensor is missing, is no weight, or has another shape."""
 
 
+class GridError(EspalierError):
+    """Grids do not fit this network, or are none: a name, a shape, a step or a number of bits."""
+
+
 class FileError(EspalierError):
     """A file is missing, truncated, damaged or foreign."""
 

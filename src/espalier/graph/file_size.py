@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,8 @@ class FileSize:
         types = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in stored.items()}
         surgery = (getattr(skeleton, "espalier_surgery", None) or Surgery()).then(cut)
         listed = {n: (types[n], shapes[n], _NO_DIGEST) for n in stored}
-        entries = metadata(header_of(skeleton, surgery, listed, NOT_PROVED))
+        header = header_of(skeleton, surgery, listed, NOT_PROVED)
+        entries = metadata(replace(header, grids=header.grids.sliced(cut.slices.values())))
         return file_bytes(entries, {n: (types[n], shapes[n], t.element_size()) for n, t in stored.items()})
 
     def of_counts(self, sizes: list[int]) -> int:

@@ -26,8 +26,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import CutError, FileError, Surgery
+from ..core import CutError, FileError, GridError, Surgery
 from ..core.atomic import replacing
+from .grids import grids_of, off_grid, put_grids_, unquantize_
 from .header import Header, check_names, header_of, metadata, read_header, sha256, sort_metadata
 from .kinds import check_model, check_path
 from .masks import unmask_
@@ -58,6 +59,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 def load(path: str | Path, model_or_factory: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """Return the saved model, rebuilt on the original architecture without tracing it.
 
+    Its inputs are quantized again, and its weights lie on their grids, as its file says.
     A cut one carries ``espalier_surgery`` and ``espalier_proof`` as they were when it was saved; the proof is then
     the word of whoever wrote the file.
 
@@ -78,9 +80,12 @@ def contents(model: nn.Module, target: Path) -> Contents:
     """Return what a file of ``model`` holds, each tensor with storage of its own.
 
     Raises:
-        FileError: the model has state that no file of ours can hold.
+        FileError: the model has state that no file of ours can hold, or weights that left the grid that it carries.
     """
     _refuse_graph_module(model)
+    left = list(off_grid(grids_of(model), model))
+    if left:
+        raise FileError(f"{'; '.join(left)}, as the model says: quantize it anew, or take its grids off (unquantize_)")
     tensors = {name: tensor.detach() for name, tensor in stored_tensors(model).items()}
     _check_storable(model, tensors)
     surgery = getattr(model, "espalier_surgery", None) or Surgery()
@@ -146,6 +151,10 @@ def restore(
             targets[name].copy_(tensor)
     if header.surgery.slices or header.surgery.attributes:
         result.espalier_proof = header.proof  # type: ignore[assignment]
+    try:
+        put_grids_(unquantize_(result), header.grids)
+    except GridError as error:
+        raise FileError(f"{source} is damaged or foreign: {error}") from error
     return unmask_(result)  # a mask speaks of weights that are gone now
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..core import CutError, Plan, Slice, Surgery
+from . import grids, masks
 from .graph import Graph
 from .kinds import check_cut
-from .masks import carry
 from .proof.replay import SlicedReplay
 from .recording.execute import COMPOSITES, execute
 from .recording.looks import LEAVES_TORCH
@@ -46,13 +46,17 @@ def to_graph_module(model: nn.Module, graph: Graph, plan: Plan | None = None) ->
 
     Raises:
         PlanError: the plan does not fit the graph.
-        CutError: the model is not the traced one, or the record cannot be run again, or a part of it ran in numpy.
+        CutError: the model is not the traced one, its inputs are quantized, the record cannot be run again, or a part
+            of it ran in numpy.
     """
     plan = Plan({}) if plan is None else plan
     check_cut("to_graph_module", model, graph, plan)
     _check_whole(graph.records[0])
+    if grids.grids_of(model).inputs:
+        raise CutError("the record does not say how inputs are quantized: cut the model itself, or take its grids off")
     surgery = graph.surgery(plan)
     holder = _holder(model, graph, surgery)
+    grids.carry(model, holder, surgery)
     rescale(holder, graph, plan)
     tensors = named_tensors(holder)
     writer = _Writer(graph, plan, tensors, _inputs(graph, tensors))
@@ -64,7 +68,8 @@ def to_graph_module(model: nn.Module, graph: Graph, plan: Plan | None = None) ->
     result = writer.finish(type(model).__name__)
     previous = getattr(model, "espalier_surgery", None) or Surgery()
     result.espalier_surgery = previous.then(surgery)  # type: ignore[assignment] - so that an optimizer can be carried
-    carry(model, result, surgery)
+    masks.carry(model, result, surgery)
+    grids.carry(holder, result, Surgery())
     return result
 
 

@@ -6,19 +6,22 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ..core import NOT_PROVED, PROOFS, FileError, Surgery
+from ..core import NOT_PROVED, PROOFS, FileError, GridError, Surgery
+from .carried_grids import Grids, grids_of
 from .recording.tensors import aliases
 
-VERSION = 1
+VERSION, WITH_GRIDS = 1, 2  # what an older Espalier cannot read has a new version: it would leave the grids out
 _ENTRIES = ("espalier", "architecture", "surgery", "aliases", "tensors")
 _PROOF = "proof"  # files of before it was written down do not have it
+_GRIDS = "grids"  # files of models that carry none do not have it
+_LATER = (_PROOF, _GRIDS)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Header:
         aliases: ``{tied name: stored name}``.
         tensors: ``{name: (dtype, shape, SHA-256 of its bytes)}``.
         proof: what was proved about the last cut when the file was written, as ``espalier_proof`` has it.
+        grids: which weights lie on a grid, and which inputs are put on one.
     """
 
     architecture: str
@@ -38,6 +42,7 @@ class Header:
     aliases: Mapping[str, str]
     tensors: Mapping[str, tuple[str, tuple[int, ...], str]]
     proof: str = NOT_PROVED
+    grids: Grids = field(default_factory=Grids)
 
 
 def sort_metadata(path: str | Path) -> None:
@@ -65,14 +70,16 @@ def read_header(path: str | Path) -> Header:
             f"{source} is a safetensors file, but not one that Espalier wrote: it names no format version. "
             "es.model(name, weights=FILE) reads weights that others saved"
         )
-    if entries["espalier"] != str(VERSION):
+    if entries["espalier"] != str(WITH_GRIDS if _GRIDS in entries else VERSION):
         raise FileError(
-            f"{source} has format version {entries['espalier']!r:.20}; this Espalier reads version {VERSION}"
+            f"{source} has format version {entries['espalier']!r:.20}; this Espalier reads version {VERSION}, and "
+            f"{WITH_GRIDS} of quantized models"
         )
     try:
         hashes = parse(entries["sha256"])
-        named = [*_ENTRIES, *([_PROOF] if _PROOF in hashes else [])]
-        if any(hashes[name] != sha256(entries[name].encode()) for name in named) or _PROOF in {*entries} - {*named}:
+        named = [*_ENTRIES, *(name for name in _LATER if name in hashes)]
+        wrong = any(hashes[name] != sha256(entries[name].encode()) for name in named)
+        if wrong or {*_LATER} & ({*entries} - {*named}):
             raise FileError(f"{source} is damaged: its metadata does not match its SHA-256")
         surgery = Surgery.from_data(parse(entries["surgery"]))
         aliases = {str(k): str(v) for k, v in parse(entries["aliases"]).items()}
@@ -80,11 +87,24 @@ def read_header(path: str | Path) -> Header:
             str(n): (str(d), tuple(int(i) for i in shape), str(digest))
             for n, (d, shape, digest) in parse(entries["tensors"]).items()
         }
+        grids = read_grids(parse(entries.get(_GRIDS, "null")), source)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FileError(f"{source} is damaged or foreign: its metadata cannot be read ({error!r:.120})") from error
-    header = Header(entries["architecture"], surgery, aliases, tensors, entries.get(_PROOF, NOT_PROVED))
+    header = Header(entries["architecture"], surgery, aliases, tensors, entries.get(_PROOF, NOT_PROVED), grids)
     check_shown(header, source)
     return header
+
+
+def read_grids(data: Any, source: Path) -> Grids:
+    """Return the grids that a header speaks of; none of None.
+
+    Raises:
+        FileError: it says something that no grid is.
+    """
+    try:
+        return Grids() if data is None else Grids.from_data(data)
+    except GridError as error:
+        raise FileError(f"{source} is damaged or foreign: {error}") from error
 
 
 def is_ours(path: str | Path) -> bool:
@@ -103,9 +123,10 @@ def check_shown(header: Header, source: Path) -> None:
         raise FileError(f"{source} is damaged or foreign: its proof is {header.proof!r:.20}, and none of {known}")
     if not isinstance(header.architecture, str) or not header.architecture.isprintable():
         raise FileError(f"{source} is damaged: the name of its architecture holds characters that cannot be shown")
-    unprintable = next((name for name in header.tensors if not name.isprintable()), None)
+    names = (*header.tensors, *header.grids.inputs, *header.grids.weights)
+    unprintable = next((name for name in names if not name.isprintable()), None)
     if unprintable is not None:
-        raise FileError(f"{source} is damaged: tensor {unprintable!r:.80} has a name that cannot be shown")
+        raise FileError(f"{source} is damaged: {unprintable!r:.80} is a name that cannot be shown")
 
 
 def header_of(
@@ -126,13 +147,14 @@ def header_of(
         aliases={other: first for other, first in aliases(model).items() if first in tensors},
         tensors=tensors,
         proof=word if word in PROOFS else NOT_PROVED,
+        grids=grids_of(model),
     )
 
 
 def metadata(header: Header) -> dict[str, str]:
     """Return a header as the entries of a safetensors file."""
     entries = {
-        "espalier": str(VERSION),
+        "espalier": str(WITH_GRIDS if header.grids else VERSION),
         "architecture": header.architecture,
         "surgery": json.dumps(header.surgery.to_data()),
         "aliases": json.dumps(dict(header.aliases)),
@@ -141,6 +163,8 @@ def metadata(header: Header) -> dict[str, str]:
             {n: [dtype, list(shape), digest] for n, (dtype, shape, digest) in header.tensors.items()}
         ),
     }
+    if header.grids:
+        entries[_GRIDS] = json.dumps(header.grids.to_data())
     entries["sha256"] = json.dumps({name: sha256(text.encode()) for name, text in entries.items()})
     return entries
 

@@ -20,6 +20,7 @@ from ..core import Plan, PlanError
 from .axes.inference import Axes
 from .axes.linear_paths import MULS, LinearPaths
 from .axes.units import Dim
+from .carried_grids import scale_rows_
 from .recording.record import Op, Record, walk
 from .recording.sizes import Expr, Real, Size, evaluate, leaves
 from .recording.tensors import named_tensors
@@ -91,8 +92,7 @@ def rescale(model: nn.Module, graph: Graph, plan: Plan) -> None:
             marked = torch.zeros(len(kept), dtype=torch.bool)
             marked[rows] = True
             own = marked[torch.from_numpy(kept)].nonzero().flatten().to(tensors[name].device)
-            with torch.no_grad():
-                tensors[name][own] *= factor
+            scale_rows_(model, name, own, factor)
 
 
 def change(graph: Graph, plan: Plan, alive: np.ndarray, one: Rescaled) -> float:

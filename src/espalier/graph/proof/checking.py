@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import Graph
+from ..grids import unquantize_
 from ..recording.skeleton import map_tensors
 from ..recording.tensors import named_tensors
 
 
 def checking_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Copy a model in eval mode and ``dtype``, with small, zero and constant parameters randomised."""
+    """Copy a model in eval mode and ``dtype``, with small, zero and constant parameters randomised; without grids."""
     memo: dict[int, Any] = {}
     for tensor in named_tensors(model).values():
         if not tensor.is_leaf:
             memo[id(tensor)] = tensor.detach().clone()
-    twin = copy.deepcopy(model, memo).eval()
+    twin = unquantize_(copy.deepcopy(model, memo).eval())
     twin = twin.double() if dtype == torch.float64 else twin.float()  # complex parameters stay complex
     generator = torch.Generator().manual_seed(0)
     statistics = {"running_mean", "running_var"}

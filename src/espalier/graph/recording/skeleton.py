@@ -12,6 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ...core import ModelError, cause
+from ..input_hooks import set_aside_
 from .copying import deep_copy
 from .sizes import Size
 from .tensors import named_tensors
@@ -48,6 +49,8 @@ class _CopyTensors(TorchFunctionMode):
 def skeleton(model: nn.Module, device: str | None) -> nn.Module:
     """Copy a model: on ``device`` without its data, or (None) with shared parameter data and cloned buffers.
 
+    Its inputs are not quantized.
+
     Raises:
         ModelError: something in it cannot be copied.
     """
@@ -59,7 +62,7 @@ def skeleton(model: nn.Module, device: str | None) -> nn.Module:
         memo[id(b)] = b.detach().to(device) if device else b.detach().clone()
     with _CopyTensors(device), torch.no_grad():
         try:
-            return deep_copy(model, memo)
+            return set_aside_(deep_copy(model, memo))
         except Exception as error:
             raise _cannot_copy(model, error) from error
 

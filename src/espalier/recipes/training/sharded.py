@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core import CutError, FileError, Surgery
+from ...core import CutError, FileError, GridError, Surgery
+from ...graph.grids import Grids, grids_of, put_grids_, unquantize_
 from ...graph.masks import unmask_
 from ...graph.recording.tensors import stored_tensors
 from ...graph.surgery.operate import operate
@@ -40,6 +41,7 @@ def write_shards(folder: Path, name: str, state: State, extra: Mapping[str, Tens
         "optimizer": groups,
         "surgery": surgery.to_data(),
         "proof": getattr(state.model, "espalier_proof", None),
+        "grids": grids_of(state.model).to_data(),
     }
 
 
@@ -57,7 +59,8 @@ def read_shards(
         with torch.no_grad():
             for name, tensor in stored.items():
                 tensor.copy_(tensors[f"model/{name}"])
-    except (CutError, KeyError, RuntimeError) as error:
+        put_grids_(unquantize_(model), Grids.from_data(data.get("grids", Grids().to_data())))
+    except (CutError, GridError, KeyError, RuntimeError) as error:
         raise FileError(
             f"{folder / data['name']}.shards does not fit this {type(original).__name__}: {error}"
         ) from error
