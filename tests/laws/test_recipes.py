@@ -219,11 +219,14 @@ def test_settings_become_recipes() -> None:
 
 
 def test_settings_that_distil_do_so_in_every_round() -> None:
-    first, last = Settings(max_drop=1.0, distill=True).recipe().steps
-    assert isinstance(first, Prune) and first.distill and first.finetune and first.finetune.epochs == 4
-    assert last.kind == "distill"
-    plain = Settings(macs=0.5, rounds=2).recipe().steps[0]
-    assert isinstance(plain, Prune) and not plain.distill and plain.finetune and plain.finetune.epochs == 1
+    for settings in (Settings(max_drop=1.0), Settings(macs=0.5, rounds=2, round_epochs=4, distill="yes")):
+        first, last = settings.recipe().steps
+        assert isinstance(first, Prune) and first.distill and first.finetune and first.finetune.epochs == 4
+        assert last.kind == "distill"
+    for settings in (Settings(macs=0.5, rounds=2), Settings(max_drop=1.0, round_epochs=1, distill="no")):
+        first, last = settings.recipe().steps
+        assert isinstance(first, Prune) and not first.distill and first.finetune and first.finetune.epochs == 1
+        assert last.kind == "finetune"
 
 
 def test_settings_are_measured_where_they_say() -> None:

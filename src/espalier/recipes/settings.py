@@ -79,8 +79,8 @@ class Settings(Record):
     """images a training step"""
     lr: float = Field(default=0.02, gt=0)
     """highest learning rate of fine-tuning"""
-    distill: bool = False
-    """fine-tune on the dense network's answers too; a third more time"""
+    distill: Literal["auto", "yes", "no"] = "auto"
+    """fine-tune on the dense network's answers too, which takes a third more time; auto: where max_drop searches"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """what trains"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -113,7 +113,7 @@ class Settings(Record):
             if self.train_epochs:
                 steps.insert(0, Train.model_validate(self._training(self.train_epochs, self.train_lr)))
             if self.epochs:
-                last = Distill if self.distill else Finetune
+                last = Distill if self._distills else Finetune
                 steps.append(last.model_validate(self._training(self.epochs, self.lr)))
             if self.latency_ms is None and (self.backend != "eager" or self.threads is not None):
                 steps.append(Measure(backend=self.backend, threads=self.threads))
@@ -134,8 +134,13 @@ class Settings(Record):
         several = self.max_drop is not None or self.method is not None
         epochs = (4 if several else 1) if self.round_epochs is None else self.round_epochs
         if epochs and (self.rounds > 1 or several):
-            data |= {"finetune": Training.model_validate(self._training(epochs, self.lr)), "distill": self.distill}
+            data |= {"finetune": Training.model_validate(self._training(epochs, self.lr)), "distill": self._distills}
         return Prune.model_validate(data)
+
+    @property
+    def _distills(self) -> bool:
+        """Whether the dense network teaches; a search has it do so, since what training wins back decides how far."""
+        return self.distill == "yes" or (self.distill == "auto" and self.max_drop is not None)
 
     def _training(self, epochs: int, lr: float) -> dict[str, object]:
         same = ("optimizer", "label_smoothing", "precision", "channels_last")
