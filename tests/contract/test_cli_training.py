@@ -130,6 +130,16 @@ def test_folder_names_are_safe_and_new(tmp_path) -> None:
     assert new_folder(tmp_path, "../../etc/my model.py:f") != first
 
 
+def test_a_run_folder_has_the_name_that_it_is_given(tmp_path) -> None:
+    assert new_folder(tmp_path, "resnet", "third-try") == tmp_path / "third-try"
+    (tmp_path / "third-try").mkdir()
+    with pytest.raises(FileError, match="third-try exists"):
+        new_folder(tmp_path, "resnet", "third-try")
+    for name in ("", "..", "a/b", ".hidden", "-x", "a b"):
+        with pytest.raises(FileError, match="cannot be named"):
+            new_folder(tmp_path, "resnet", name)
+
+
 @pytest.mark.parametrize(
     ("raised", "status"), [(None, "finished"), (KeyboardInterrupt(), "interrupted"), (ValueError("why"), "failed")]
 )

@@ -29,7 +29,7 @@ def demo(chosen: options.Demo) -> Answer:
     settings = _DEMO.model_copy(update={"macs": chosen.macs, "seed": chosen.seed})
     recipe = settings.recipe().model_copy(update={"model": "espalier:digits_cnn", "data": "digits"})
     with fixed_threads(1):  # as fast on a network of this size, whatever else the machine does, and with one result
-        return _start(recipe, chosen.out, "demo")
+        return _start(recipe, chosen, "demo")
 
 
 def compress(chosen: options.Compress) -> Answer:
@@ -37,14 +37,14 @@ def compress(chosen: options.Compress) -> Answer:
     names = {"model": chosen.model, "data": chosen.data, "pretrained": chosen.pretrained}
     more = {"weights": chosen.weights or "", "image_size": chosen.image_size}
     recipe = chosen.settings().recipe().model_copy(update={**names, **more})
-    return _start(recipe, chosen.out, chosen.model)
+    return _start(recipe, chosen, chosen.model)
 
 
 def run(chosen: options.Run) -> Answer:
     """Do what a recipe file says."""
     given = {name: getattr(chosen, name) for name in ("model", "weights", "data", "engine", "seed")}
     recipe = checked({**dict(read(chosen.recipe)), **{k: v for k, v in given.items() if v is not None}})
-    return _start(recipe, chosen.out, Path(chosen.recipe).stem)
+    return _start(recipe, chosen, Path(chosen.recipe).stem)
 
 
 def resume(chosen: options.Resume) -> Answer:
@@ -59,18 +59,20 @@ def resume(chosen: options.Resume) -> Answer:
     return _answer(result, folder)
 
 
-def _start(recipe: Recipe, out: str, name: str) -> Answer:
+def _start(recipe: Recipe, chosen: options.Demo | options.Compress | options.Run, name: str) -> Answer:
     """Run a recipe in a new folder; api.compress leaves a report whatever happens.
 
     Where torchrun starts the processes anew, the run goes on in the folder that it has.
     """
+    if not restarted():
+        new_folder(chosen.out, name, chosen.name)  # a name that is taken is told before anything is read
     task = named.load(recipe)
     model = named.build(recipe, task)
     recipe = named.absolute(recipe)
 
     def place() -> str:
-        going = interrupted(Path(out), recipe) if restarted() else None
-        return str(going or new_folder(out, name))
+        going = interrupted(Path(chosen.out), recipe) if restarted() else None
+        return str(going or new_folder(chosen.out, name, chosen.name))
 
     folder = Path(current(recipe.engine).first(place))
     try:

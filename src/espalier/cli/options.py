@@ -61,6 +61,8 @@ class Demo:
     seed: _Seed = 0
     """of everything random"""
     out: _Place = "runs"
+    name: _Text = None
+    """of the run folder; after the model or the recipe and the time when not given"""
     json: _Flag = False
     """print the run as JSON"""
 
@@ -81,6 +83,8 @@ class Compress:
     image_size: _Whole = None
     """height and width to scale images to"""
     out: _Place = "runs"
+    name: _Text = None
+    """of the run folder; after the model or the recipe and the time when not given"""
     json: _Flag = False
     """print the run as JSON"""
     budget: _Budget = field(default_factory=_Budget)
@@ -117,6 +121,8 @@ class Run:
     seed: Annotated[int | None, Field(ge=0, lt=WHOLE), tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """of everything random"""
     out: _Place = "runs"
+    name: _Text = None
+    """of the run folder; after the model or the recipe and the time when not given"""
     json: _Flag = False
     """print the run as JSON"""
 

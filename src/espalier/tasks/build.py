@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core import FileError
 from .augmentation.augment import Augment
-from .images import Images
+from .images import Encoded, Images
 from .loader import Loader
 from .metrics import Overlap, SegmentationLoss
 from .normalise import GREY, IMAGENET, Normalise
@@ -81,7 +81,7 @@ def _held(name: str, splits: Splits, storage: Storage, augment: Augment) -> Spli
     def hold(split: Split, what: str, *, whole: bool = False) -> Split:
         if not len(split.targets):
             raise FileError(f"{name}: the {what} split is empty")
-        if whole and getattr(split.images, "scale", False):
+        if whole and isinstance(split.images, Encoded) and split.images.cropping:
             return split
         title = f"Decoding {name} ({what})"
         return replace(

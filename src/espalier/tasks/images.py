@@ -83,6 +83,11 @@ class Encoded(ABC):
     def shape(self) -> tuple[int, ...]:
         """Of one when it is decoded: channels first, height and width last."""
 
+    @property
+    def cropping(self) -> bool:
+        """Whether a file may be larger than ``shape``, and a part of it is then taken."""
+        return True
+
     @abstractmethod
     def settings(self) -> str:
         """Return all that the decoded bytes depend on beside the files and the decoder."""
@@ -158,6 +163,11 @@ class EncodedImages(Encoded):
     def shape(self) -> tuple[int, ...]:
         """Channels, height, width."""
         return self.channels, self.height, self.width
+
+    @property
+    def cropping(self) -> bool:
+        """Whether a file may be larger than ``shape``."""
+        return self.scale
 
     def settings(self) -> str:
         """Return all that the decoded bytes depend on beside the files and the decoder."""

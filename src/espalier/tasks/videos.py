@@ -35,7 +35,6 @@ class EncodedVideos(Encoded):
     width: int
     frames: int = 16
     stride: int = 4
-    scale: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -137,12 +137,26 @@ def read_run(folder: str | Path) -> Run:
         raise FileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def new_folder(root: str | Path, name: str) -> Path:
-    """Return a path in ``root`` that does not exist, named after the run and the time."""
+def new_folder(root: str | Path, name: str, given: str | None = None) -> Path:
+    """Return a path in ``root`` that does not exist: as given, or named after the run and the time.
+
+    Raises:
+        FileError: the given one exists, or is no name of a folder.
+    """
+    if given is not None:
+        return _given(Path(root), given)
     clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     candidates = [f"{clean}-{stamp}", *(f"{clean}-{stamp}-{i}" for i in range(2, 1000))]
     return next(path for path in (Path(root) / name for name in candidates) if not path.exists())
+
+
+def _given(root: Path, name: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise FileError(f"a run folder cannot be named {name!r}: letters, digits, '_', '.' and '-' are for names")
+    if (root / name).exists():
+        raise FileError(f"{root / name} exists: give another name, or remove it")
+    return root / name
 
 
 def now() -> str:
