@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, coding, criteria, graph, losses, recipes, recovery, tasks, zoo
+    from . import backends, coding, criteria, graph, losses, recipes, recovery, tasks, transforms, zoo
     from .api import compress, default_example, model, resume
     from .backends import export
     from .coding import decode, encode
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .recipes import Recipe, Settings
     from .selection import plan, sparsify
     from .tasks import Task, load_task
+    from .transforms import Quantization, quantize
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ _HOMES = {
     "EspalierError": "core",
     "Plan": "core",
     "ProofError": "core",
+    "Quantization": "transforms",
     "Recipe": "recipes",
     "Settings": "recipes",
     "Task": "tasks",
@@ -51,6 +53,7 @@ _HOMES = {
     "model": "api",
     "plan": "selection",
     "prove": "graph",
+    "quantize": "transforms",
     "recipes": "",
     "recovery": "",
     "resume": "api",
@@ -60,6 +63,7 @@ _HOMES = {
     "tasks": "",
     "to_graph_module": "graph",
     "trace": "graph",
+    "transforms": "",
     "zoo": "",
 }
 
@@ -69,6 +73,7 @@ __all__ = [
     "EspalierError",
     "Plan",
     "ProofError",
+    "Quantization",
     "Recipe",
     "Settings",
     "Task",
@@ -93,6 +98,7 @@ __all__ = [
     "model",
     "plan",
     "prove",
+    "quantize",
     "recipes",
     "recovery",
     "resume",
@@ -102,6 +108,7 @@ __all__ = [
     "tasks",
     "to_graph_module",
     "trace",
+    "transforms",
     "zoo",
 ]
 

@@ -13,6 +13,7 @@ from .errors import (
     ModelError,
     PlanError,
     ProofError,
+    QuantizationError,
     UnknownNameError,
     cause,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "ProofError",
+    "QuantizationError",
     "Role",
     "SetAttribute",
     "Slice",

@@ -51,6 +51,10 @@ class GridError(EspalierError):
     """Grids do not fit this network, or are none: a name, a shape, a step or a number of bits."""
 
 
+class QuantizationError(EspalierError):
+    """A quantized network would be mostly noise; the message names the layers that it comes from."""
+
+
 class FileError(EspalierError):
     """A file is missing, truncated, damaged or foreign."""
 

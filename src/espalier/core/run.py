@@ -122,6 +122,29 @@ class Density:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizedLayer:
+    """What a layer is quantized to.
+
+    Attributes:
+        name: of the layer.
+        weights: how many.
+        weight_bits, input_bits: of each; None where inputs stay floating-point numbers.
+        inputs: whether their grid is ``"static"``, or ``"dynamic"``: found in each call; "" where they have none.
+        dense_bytes, packed_bytes: what the weights take as floating-point numbers, and packed in their bits with steps.
+        sqnr_db: signal to noise of the layer's output with its own quantization alone, in decibels.
+    """
+
+    name: str
+    weights: int
+    weight_bits: int
+    input_bits: int | None
+    inputs: Literal["", "static", "dynamic"]
+    dense_bytes: int
+    packed_bytes: int
+    sqnr_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Both networks timed in turns under one set of conditions.
 
@@ -181,6 +204,8 @@ class Run:
         resumes: how often the run went on after it had been stopped.
         widths: of every group.
         densities: of every masked tensor of the result.
+        quantized: what each quantized layer of the result is quantized to.
+        sqnr_db: signal to noise of its outputs where it was quantized without training, in decibels.
         frozen: what must not change, and why.
         proof: what was proved about the surgery, in words.
         notes: what the user should know.
@@ -210,6 +235,8 @@ class Run:
     resumes: int = 0
     widths: tuple[Width, ...] = ()
     densities: tuple[Density, ...] = ()
+    quantized: tuple[QuantizedLayer, ...] = ()
+    sqnr_db: float | None = None
     frozen: tuple[Frozen, ...] = ()
     proof: str = ""
     notes: tuple[str, ...] = ()

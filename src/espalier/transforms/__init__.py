@@ -1,0 +1,7 @@
+"""Transforms: a network into another that computes the same, or nearly."""
+
+from .adaround import AdaRound
+from .fold import fold_
+from .quantization import Quantization, Quantized, quantize
+
+__all__ = ["AdaRound", "Quantization", "Quantized", "fold_", "quantize"]
