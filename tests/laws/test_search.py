@@ -105,6 +105,26 @@ def test_what_loses_little_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(point.kind == "cut" for point in mock.path if point.accepted)
 
 
+class Slow(Mock):
+    """Its networks need training twice: the first time leaves them short by some."""
+
+    short: float = 0.004
+
+    def learn(self, key: str, handle: Any, training: Training, stage: str, *, objective: object) -> tuple[Any, float]:
+        handle, score = super().learn(key, handle, training, stage, objective=objective)
+        return handle, score - (0.0 if key.endswith("again") else 0.01 + self.short)
+
+
+def test_what_misses_by_little_is_trained_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    mock = Slow(lambda macs: 0.9)
+    assert searched(monkeypatch, mock, max_rounds=2) == 562 and mock.trained == 4
+    assert [point.accepted for point in mock.path] == 6 * [True]
+    assert searched(monkeypatch, Slow(lambda macs: 0.9), max_rounds=2, retry_ratio=0) == DENSE
+    mock = Slow(lambda macs: 0.9)
+    mock.short = 0.006
+    assert searched(monkeypatch, mock, max_rounds=2) == DENSE and mock.trained == 2
+
+
 def test_rounds_bound_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     mock = Mock(lambda macs: 0.9)
     assert searched(monkeypatch, mock, max_rounds=2) == 562

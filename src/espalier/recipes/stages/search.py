@@ -3,10 +3,12 @@
     accepted <- dense
     repeat:  trial <- cut(accepted, to factor * its cost), mended
              drop(trial) > max_drop ?   trial <- fine-tuned trial                         (only where it is needed)
+             drop(trial) a little more ?  the same once more
              drop(trial) <= max_drop ?  accepted <- trial  :  factor <- sqrt(factor)      (the trial is undone)
     until the budget is met, the factor is too near 1 to matter, or the rounds are used up
 
-A trial that was trained is judged at the end of its last epoch: the best of several looks would be the luckiest.
+A trial that was trained is judged at the end of its last epoch: the best of several looks would be the luckiest. One
+that misses by little, ``retry_ratio * max_drop``, is trained and judged a second time.
 The drop is paired: dense and trial see the same validation examples. Its interval is reported.
 """
 
@@ -85,15 +87,18 @@ def _trial(step: Prune, key: str, work: Work, accepted: Handle, goal: tuple[Targ
     except BudgetError as error:
         work.journal.note(f"the search met the smallest plan: {str(error).splitlines()[0]}")
         return _Trial(accepted, Cost(0, 0, 0))
-    scores = {"cut": work.score(f"{key}/score", handle)}
-    if scores["cut"] < enough and step.finetune is not None and step.finetune.epochs:
-        words = f"fine-tuning in {key.rpartition('/')[2].replace('-', ' ')} of the search"
-        handle, scores["trained"] = trained(step, f"{key}/train", work, handle, words)
-    good = list(scores.values())[-1] >= enough
-    stage = key.rpartition("/")[2]
+    stage, scores = key.rpartition("/")[2], [work.score(f"{key}/score", handle)]
+    if scores[0] < enough and step.finetune is not None and step.finetune.epochs:
+        words = f"fine-tuning in {stage.replace('-', ' ')} of the search"
+        handle, score = trained(step, f"{key}/train", work, handle, words)
+        scores.append(score)
+        if 0 < enough - score <= step.retry_ratio * (step.max_drop or 0.0) / 100:
+            handle, score = trained(step, f"{key}/train-again", work, handle, f"{words}, again")
+            scores.append(score)
+    good = scores[-1] >= enough
     points = (
         Point(stage=stage, kind=kind, macs=cost.macs, params=cost.params, score=score, accepted=good)  # type: ignore[arg-type]
-        for kind, score in scores.items()
+        for kind, score in zip(("cut", "trained", "trained"), scores, strict=False)
     )
     return _Trial(handle, cost, tuple(points))
 
