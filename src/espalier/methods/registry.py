@@ -1,4 +1,7 @@
-"""Methods by name. The folder is the registry: a file ``pruning/some_paper.py`` has the class ``SomePaper``."""
+"""Methods by name. The folder is the registry: a file ``pruning/some_paper.py`` has the class ``SomePaper``.
+
+A folder is a family: what its methods do to a network, and so which steps take them. No two methods share a name.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,25 @@ import inspect
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 from pydantic import ConfigDict, ValidationError
 
 from ..core import UnknownNameError
-from . import pruning
+from . import pruning, quantizing
 from .protocol import Method, MethodError
 
 # What ``pydantic.dataclasses.dataclass`` is given by every method: unknown names, infinities and NaN are refused.
 HYPERPARAMETERS = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+Family = Literal["pruning", "quantizing"]
+FAMILIES: dict[Family, ModuleType] = {"pruning": pruning, "quantizing": quantizing}
 
-def names() -> list[str]:
-    """Return the names of all methods; nothing is imported for it."""
-    return sorted(found.name for found in pkgutil.iter_modules(pruning.__path__))
+
+def names(family: Family = "pruning") -> list[str]:
+    """Return the names of a family's methods; none of them is imported for it."""
+    return sorted(found.name for found in pkgutil.iter_modules(FAMILIES[family].__path__))
 
 
 def kind(name: str) -> type[Any]:
@@ -31,9 +38,10 @@ def kind(name: str) -> type[Any]:
     Raises:
         UnknownNameError: no file has that name.
     """
-    if name not in names():
-        raise UnknownNameError("method", name, names())
-    module = importlib.import_module(f"{pruning.__name__}.{name}")
+    folders = {known: folder for family, folder in FAMILIES.items() for known in names(family)}
+    if name not in folders:
+        raise UnknownNameError("method", name, folders)
+    module = importlib.import_module(f"{folders[name].__name__}.{name}")
     wanted = name.replace("_", "")
     own = (one for _, one in inspect.getmembers(module, inspect.isclass) if one.__module__ == module.__name__)
     return next(one for one in own if one.__name__.lower() == wanted)

@@ -5,7 +5,7 @@ from .batches import Batches
 from .evaluation import accuracy
 from .load import load_task
 from .loader import Loader
-from .metrics import Accuracy, Metrics, Overlap, SegmentationLoss, classification_loss, logits
+from .metrics import Accuracy, Metrics, Overlap, SegmentationLoss, classification_loss, logits, squared_hinge
 from .normalise import Normalise
 from .own import Data
 from .sealed import Reading, SplitError
@@ -30,4 +30,5 @@ __all__ = [
     "classification_loss",
     "load_task",
     "logits",
+    "squared_hinge",
 ]

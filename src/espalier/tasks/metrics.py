@@ -112,6 +112,20 @@ def classification_loss(outputs: Any, targets: Tensor) -> Tensor:
     return functional.cross_entropy(logits(outputs), targets)
 
 
+def squared_hinge(outputs: Any, targets: Tensor) -> Tensor:
+    """Return the mean over batch and classes of max(0, 1 - t s)^2, t = +1 for an image's class and -1 for the others.
+
+    Source: Tang, arXiv:1306.0239, which BinaryConnect and BinaryNet follow; the mean over classes is theirs.
+
+    Args:
+        outputs: scores (batch, classes).
+        targets: classes (batch,), or shares of classes (batch, classes), whose t lies between.
+    """
+    scores = logits(outputs)
+    shares = targets if targets.dim() > 1 else functional.one_hot(targets, scores.shape[1])
+    return (1 - (2 * shares.to(scores.dtype) - 1) * scores).clamp_min(0).square().mean()
+
+
 def resized(predicted: Tensor, targets: Tensor) -> Tensor:
     """Return a coarse network's scores at the size of the targets."""
     return functional.interpolate(predicted, size=targets.shape[-2:], mode="bilinear", align_corners=False)

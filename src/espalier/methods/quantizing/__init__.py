@@ -1,0 +1,1 @@
+"""Methods whose networks show quantized weights, while they hold the real ones. One paper, one file."""
