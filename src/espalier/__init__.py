@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .recipes import Recipe, Settings
     from .selection import plan, sparsify
     from .tasks import Task, load_task
-    from .transforms import Quantization, quantize
+    from .transforms import Quantization, packed, quantize
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ _HOMES = {
     "load_task": "tasks",
     "losses": "",
     "model": "api",
+    "packed": "transforms",
     "plan": "selection",
     "prove": "graph",
     "quantize": "transforms",
@@ -96,6 +97,7 @@ __all__ = [
     "load_task",
     "losses",
     "model",
+    "packed",
     "plan",
     "prove",
     "quantize",
