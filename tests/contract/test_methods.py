@@ -12,7 +12,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 import espalier as es
 from espalier.core import EspalierError, Plan, UnknownNameError
-from espalier.methods import MethodError, registry
+from espalier.methods import MethodError, Quantizer, registry
 from espalier.recipes import Prune, RecipeError, Settings, Training, checked, parse, to_toml
 from espalier.recipes.settings import SettingsError
 from espalier.tasks import Task, load_task
@@ -21,7 +21,6 @@ from ..laws.stopped_runs import Killed, Writes, assert_same, network, record
 from ..laws.test_engines import torchrun
 from . import method_job as job
 
-FOLDER = Path(registry.pruning.__path__[0])
 METHODS = registry.names()
 
 
@@ -45,16 +44,31 @@ def whole(name: str, digits: Task, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder, es.trace(network(), digits.example()), writes.count
 
 
-def test_the_folder_is_the_registry() -> None:
-    files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__"}
-    assert files == set(METHODS) and "group_fisher" in files
-    for name in METHODS:
-        text = (FOLDER / f"{name}.py").read_text()
+@pytest.mark.parametrize(("family", "known"), [("pruning", "group_fisher"), ("quantizing", "binary_connect")])
+def test_the_folder_is_the_registry(family: registry.Family, known: str) -> None:
+    folder, methods = Path(registry.FAMILIES[family].__path__[0]), registry.names(family)
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert files == set(methods) and known in files
+    assert len([name for each in registry.FAMILIES for name in registry.names(each) if name in files]) == len(files)
+    for name in methods:
+        text = (folder / f"{name}.py").read_text()
         others = [
-            other for other in METHODS if other != name and f"import {other}" in text.replace("from .", "import ")
+            other for other in methods if other != name and f"import {other}" in text.replace("from .", "import ")
         ]
         assert not others and "Source:" in text and "Differs:" in text
         assert fields(registry.kind(name)) and registry.kind(name).__doc__
+
+
+@pytest.mark.parametrize("name", registry.names("quantizing"))
+def test_a_quantizer_shows_what_it_quantizes_and_leaves_nothing_open(name: str, digits: Task) -> None:
+    from ..laws.lessons import ONE, images, taught
+
+    method, model = registry.made(name, {}), images()
+    assert isinstance(method, Quantizer) and registry.made(name, {}) == method
+    learner, _ = taught(digits, ONE, model, method=method)
+    weights = {key: one for key, one in learner.model.named_parameters() if one.dim() > 1}
+    assert any(max(len(row.unique()) for row in one.flatten(1)) <= 16 for one in weights.values())
+    assert not learner.model._forward_pre_hooks and all(one.requires_grad for one in weights.values())
 
 
 def test_the_budget_is_met_and_the_plan_replays(name: str, whole: tuple[Path, es.Graph, int]) -> None:
@@ -102,8 +116,8 @@ def test_a_killed_run_ends_the_same(
 def test_ranks_decide_the_same(tmp_path: Path) -> None:
     torchrun(tmp_path / "ranks", job=job)
     first, second = (json.loads((tmp_path / "ranks" / f"{rank}.json").read_text()) for rank in range(2))
-    assert set(first) == set(METHODS) and first == second
-    assert all(one["surgery"] for one in first.values())
+    assert set(first) == {*METHODS, *job.BINARY} and first == second
+    assert all(first[name]["surgery"] for name in METHODS)
 
 
 def test_a_method_survives_a_file(name: str) -> None:

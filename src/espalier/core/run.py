@@ -145,6 +145,23 @@ class QuantizedLayer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Binarised:
+    """What a layer's weights have become.
+
+    Attributes:
+        name: of the tensor.
+        weights: how many.
+        values: most different values that a filter has: 2 or 3.
+        reads: whether the layer reads numbers, or their signs.
+    """
+
+    name: str
+    weights: int
+    values: int
+    reads: Literal["numbers", "signs"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Both networks timed in turns under one set of conditions.
 
@@ -206,6 +223,7 @@ class Run:
         densities: of every masked tensor of the result.
         quantized: what each quantized layer of the result is quantized to.
         sqnr_db: signal to noise of its outputs where it was quantized without training, in decibels.
+        binarised: the tensors that have two or three values.
         frozen: what must not change, and why.
         proof: what was proved about the surgery, in words.
         notes: what the user should know.
@@ -237,6 +255,7 @@ class Run:
     densities: tuple[Density, ...] = ()
     quantized: tuple[QuantizedLayer, ...] = ()
     sqnr_db: float | None = None
+    binarised: tuple[Binarised, ...] = ()
     frozen: tuple[Frozen, ...] = ()
     proof: str = ""
     notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import zoo
 from ..core import FileError, ModelError, UnknownNameError, cause
-from ..tasks import Loader, Task, load_task
+from ..tasks import Loader, Task, load_task, squared_hinge
 from .files import RecipeError
 from .recipe import Recipe
 from .steps import Distill
@@ -58,6 +58,19 @@ def load(recipe: Recipe) -> Task:
         raise RecipeError(f"mixup and cutmix are for the loaders of Espalier's own sources; {recipe.data} has another")
     mixing = replace(task.train.augment, mixup=recipe.mixup, cutmix=recipe.cutmix)
     return replace(task, train=replace(task.train, augment=mixing))
+
+
+def minimising(task: Task, loss: str) -> Task:
+    """Return a task with the loss that a recipe names.
+
+    Raises:
+        RecipeError: it is of another kind of task.
+    """
+    if loss == "own":
+        return task
+    if task.kind != "classification":
+        raise RecipeError(f"loss = {loss!r} is for classification; {task.name} is {task.kind}")
+    return replace(task, loss=squared_hinge)
 
 
 @contextmanager

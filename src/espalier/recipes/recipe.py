@@ -38,6 +38,8 @@ class Recipe(Record):
     """of training images: parameter of the Beta distribution that mixes pairs of them; 0 mixes none"""
     cutmix: float = Field(default=0.0, ge=0)
     """of training images: parameter of the Beta distribution of the patches that they exchange; 0 exchanges none"""
+    loss: Literal["own", "squared_hinge"] = "own"
+    """what is minimised: the task's own loss, or max(0, 1 - t score)^2, as networks of binary weights are trained"""
     seed: int = Field(default=0, ge=0)
     """of everything random"""
     engine: Literal["auto", "ddp", "fsdp"] = "auto"

@@ -33,7 +33,7 @@ from .folders.folder import CHECKPOINTS, RECIPE, RUN, Journal, create_folder, en
 from .folders.owner import Owner
 from .stages import STAGES
 from .stages.path import begin
-from .steps import Prune, Sparsify
+from .steps import Binarize, Prune, Sparsify
 from .training.state import State
 from .untrained import untrained_note
 from .work import Work
@@ -175,7 +175,7 @@ def _at_rest(model: nn.Module) -> nn.Module:
 def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[Recipe, Engine]) -> Result:
     """Do the steps that are not done yet."""
     recipe, engine = how
-    task = task.new_run()
+    task = named.minimising(task.new_run(), recipe.loss)
     original = copy.deepcopy(model)
     checkpoints = Checkpoints(None if folder is None else folder / CHECKPOINTS, original, recipe.seed, engine)
     if run.resumes and not recipe.model and not checkpoints.replaying:
@@ -187,7 +187,7 @@ def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[
         checkpoints.pin("dense", handle)
         work = Work(task, recipe, original, task.example(), journal, checkpoints, handle, engine=engine)
         for number, step in enumerate(recipe.steps, 1):
-            if isinstance(step, Prune | Sparsify) and not work.pruned:
+            if isinstance(step, Prune | Sparsify | Binarize) and not work.pruned:
                 dense = work.dense
                 journal.note(checkpoints.once("dense/untrained", lambda d=dense: _untrained(d.open().model, work)))
                 begin(work)

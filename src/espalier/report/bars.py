@@ -99,6 +99,19 @@ def sparse_words(run: Run) -> tuple[str, str]:
     return density(kept, weights), worth
 
 
+def binary_bars(run: Run) -> Bars:
+    """Return what the weights of every binary or ternary tensor take, packed."""
+    most = max((one.weights for one in run.binarised), default=1) or 1
+    rows = []
+    for one in run.binarised:
+        bits = max(one.values - 1, 1).bit_length()
+        values = "two values" if bits == 1 else "three values"
+        words = f"{one.weights:,} weights of {values} a filter; the layer reads {one.reads}"
+        before, after = show_bytes(4 * one.weights), show_bytes(-(-bits * one.weights // 8))
+        rows.append(Bar(one.name, before, after, one.weights / most, bits * one.weights / 32 / most, (words,)))
+    return Bars("Bytes a layer's weights take, packed", tuple(rows))
+
+
 def layer_bars(run: Run) -> list[Bars]:
     """Return MACs and milliseconds a layer, where they were measured."""
     return [bars for bars in (_macs_bars(run), _time_bars(run)) if bars.rows]

@@ -43,6 +43,7 @@ def render(run: Run, *, folder: str = "") -> str:
         units=units(run.widths),
         densities=bars.density_bars(run),
         sparse=bars.sparse_words(run),
+        binarised=bars.binary_bars(run),
         layers=bars.layer_bars(run),
         reasons=bars.reasons(run.frozen),
         splits=splits(run),

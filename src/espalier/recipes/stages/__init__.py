@@ -9,7 +9,7 @@ from typing import Any
 
 from ..folders.checkpoints import Handle
 from ..work import Work
-from . import distill, finetune, measure, prune, recover, save, sparsify, train
+from . import binarize, distill, finetune, measure, prune, recover, save, sparsify, train
 
 Stage = Callable[[Any, str, Work, Handle], Handle]
 
@@ -20,6 +20,7 @@ STAGES: dict[str, Stage] = {
     "recover": recover.do,
     "finetune": finetune.do,
     "distill": distill.do,
+    "binarize": binarize.do,
     "measure": measure.do,
     "save": save.do,
 }

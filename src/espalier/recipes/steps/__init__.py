@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .base import Step
+from .binarize import Binarize
 from .distill import Distill
 from .finetune import Finetune
 from .measure import Measure
@@ -19,7 +20,7 @@ from .train import Train
 from .training import Training
 
 AnyStep = Annotated[
-    Train | Prune | Sparsify | Recover | Finetune | Distill | Measure | Save,
+    Train | Prune | Sparsify | Recover | Finetune | Distill | Binarize | Measure | Save,
     Field(discriminator="kind"),
 ]
 
@@ -30,6 +31,7 @@ STEPS: dict[str, type[Step]] = {
     "recover": Recover,
     "finetune": Finetune,
     "distill": Distill,
+    "binarize": Binarize,
     "measure": Measure,
     "save": Save,
 }
@@ -37,6 +39,7 @@ STEPS: dict[str, type[Step]] = {
 __all__ = [
     "STEPS",
     "AnyStep",
+    "Binarize",
     "Distill",
     "Finetune",
     "Measure",
