@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.backends.registry import BACKENDS
+from espalier.backends.registry import RUNNERS
 from espalier.cli import main, options
 from espalier.recipes import Settings, progress
 from espalier.recipes.folders.folder import read_run
@@ -75,7 +75,7 @@ def test_bench_times_a_run_and_says_which_backend_is_missing(
         def unavailable(self) -> str:
             return "install it first"
 
-    monkeypatch.setitem(BACKENDS, "openvino", Absent())
+    monkeypatch.setitem(RUNNERS, "openvino", Absent())
     line = ["bench", str(folder), "--backends", "eager", "openvino", "--rounds", "5", "--threads", "1"]
     assert run(*line, "--json") == 0
     data = json.loads(capsys.readouterr().out)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from .protocol import ExportError, Run, call, tensors
+from .protocol import ExportError, Prepared, Run, call, tensors
 
 LEAST_SQNR_DB = 60.0  # float32 in another order of additions reaches about 110; a wrong weight stays far below
 
@@ -72,8 +72,7 @@ def check(model: nn.Module, example: Any, run: Run, what: str) -> Agreement:
     Raises:
         ExportError: they differ by more than rounding does.
     """
-    with torch.no_grad():
-        reference = tensors(call(copy.deepcopy(model).eval(), example))
+    reference = _answers(model, [example])
     found = compared(reference, run())
     least = LEAST_SQNR_DB if all(t.dtype in (torch.float32, torch.float64) for t in reference) else LEAST_SQNR_DB / 2
     if found.sqnr_db < least:
@@ -82,3 +81,37 @@ def check(model: nn.Module, example: Any, run: Run, what: str) -> Agreement:
             f"(at least {least:g} is expected), largest difference {found.max_difference:.3g}. Nothing was written"
         )
     return found
+
+
+def check_int8(
+    model: nn.Module, inputs: Sequence[Any], run: Prepared, *, least_db: float, what: str, blame: Callable[[], str]
+) -> Agreement:
+    """Compare a network in int8 with the model in eval mode, over all ``inputs`` together.
+
+    Args:
+        blame: says which layer is to blame; called where the result is refused.
+
+    Raises:
+        ExportError: less signal to noise than ``least_db``.
+    """
+    count = len(_answers(model, inputs[:1]))
+    answers = [run.on(one) for one in inputs]
+    result = [torch.stack([one[i] for one in answers]) for i in range(count)] if {*map(len, answers)} == {count} else []
+    reference = _answers(model, inputs)
+    reference = [torch.stack(reference[i::count]) for i in range(count)]
+    found = compared(reference, result)
+    if found.sqnr_db < least_db:
+        raise ExportError(
+            f"{what} in int8 answers too far from {type(model).__name__}: SQNR {found.sqnr_db:.1f} dB (at least "
+            f"{least_db:g} is asked for), largest difference {found.max_difference:.3g}. {blame()} Nothing was "
+            "written. Try the other scheme (static or dynamic), more or other calibration inputs, or training with "
+            "quantization; or ask for fewer dB"
+        )
+    return found
+
+
+def _answers(model: nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
+    """Return the output tensors of every input, one input after the other."""
+    ready = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        return [tensor for one in inputs for tensor in tensors(call(ready, one))]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..graph.probes.operators import Sized
 from ..graph.recording.running import fixed_threads
-from .protocol import BackendError, Run, call, tensors
+from .onednn import kernels_of
+from .protocol import BackendError, Prepared, Run, call, tensors
 from .torch_calls import time_calls
 
 # Inductor calls PyTorch's own kernels for these; everything else it fuses into loops of its own.
@@ -42,26 +43,13 @@ class Compile:
         """Return PyTorch's version."""
         return f"torch {torch.__version__} inductor"
 
-    def prepare(self, model: nn.Module, example: Any, threads: int) -> Run:
+    def prepare(self, model: nn.Module, example: Any, threads: int) -> Prepared:
         """Return the compiled forward pass; it has run once.
 
         Raises:
             BackendError: inductor cannot compile this model.
         """
-        ready = copy.deepcopy(model).eval()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the compiler's own, about its internals
-            compiled: Any = torch.compile(ready, dynamic=False)
-
-            def run() -> list[Tensor]:
-                with torch.inference_mode(), fixed_threads(threads):
-                    return tensors(call(compiled, example))
-
-            try:
-                run()
-            except Exception as error:  # dynamo and inductor raise whatever their passes raise
-                raise BackendError(f"torch.compile cannot run {type(model).__name__}: {error!r:.300}") from error
-        return run
+        return compiled(copy.deepcopy(model).eval(), example, threads, freezing=False)
 
     def times(self, kind: str) -> bool:
         """Whether the operator keeps a kernel of its own."""
@@ -70,3 +58,31 @@ class Compile:
     def time(self, calls: Sequence[Sized], threads: int, sweeps: int) -> list[float]:
         """Return the milliseconds of each call alone: the kernel is the one that eager PyTorch calls."""
         return time_calls(calls, threads, sweeps)
+
+
+def compiled(ready: nn.Module, example: Any, threads: int, *, freezing: bool) -> Prepared:
+    """Compile a network of our own in eval mode, and run it once.
+
+    Args:
+        freezing: make constants of its weights, so that the compiler may lay them out anew.
+
+    Raises:
+        BackendError: inductor cannot compile it.
+    """
+    from torch._inductor import config  # half a second
+
+    def bind(given: Any) -> Run:
+        def run() -> list[Tensor]:
+            with torch.no_grad(), fixed_threads(threads):
+                return tensors(call(network, given))
+
+        return run
+
+    with warnings.catch_warnings(), config.patch(freezing=freezing):
+        warnings.simplefilter("ignore")  # the compiler's own, about its internals
+        network: Any = torch.compile(ready, dynamic=False)
+        try:
+            bind(example)()
+        except Exception as error:  # dynamo and inductor raise whatever their passes raise
+            raise BackendError(f"torch.compile cannot run {type(ready).__name__}: {error!r:.300}") from error
+    return Prepared(bind, example, lambda: kernels_of(bind(example)))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..graph.probes.operators import Sized
 from ..graph.recording.running import fixed_threads
-from .protocol import Run, call, tensors
+from .onednn import kernels_of
+from .protocol import Prepared, Run, call, tensors
 from .torch_calls import time_calls
 
 # Views and bookkeeping: no time of their own.
@@ -38,15 +39,18 @@ class Eager:
         """Return PyTorch's version."""
         return f"torch {torch.__version__}"
 
-    def prepare(self, model: nn.Module, example: Any, threads: int) -> Run:
+    def prepare(self, model: nn.Module, example: Any, threads: int) -> Prepared:
         """Return the model's forward pass without gradients."""
         ready = copy.deepcopy(model).eval()
 
-        def run() -> list[Tensor]:
-            with torch.inference_mode(), fixed_threads(threads):
-                return tensors(call(ready, example))
+        def bind(given: Any) -> Run:
+            def run() -> list[Tensor]:
+                with torch.inference_mode(), fixed_threads(threads):
+                    return tensors(call(ready, given))
 
-        return run
+            return run
+
+        return Prepared(bind, example, lambda: kernels_of(bind(example)))
 
     def times(self, kind: str) -> bool:
         """Whether the operator does work of its own: all but views."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from .onnx_calls import Branches, number_in
 from .onnx_file import missing
-from .protocol import BackendError, Run, tensors
+from .protocol import BackendError, Prepared, Run, tensors
 from .through_onnx import ThroughOnnx, Timing
 
 # Between a blocked and a plain layout: inside a network neighbours share a layout and most of these vanish.
@@ -36,7 +37,7 @@ class OnnxRuntime(ThroughOnnx):
         """Return ONNX Runtime's version, and PyTorch's, which exports."""
         return f"onnxruntime {_runtime().__version__}, exported by torch {torch.__version__}"
 
-    def load(self, path: Path, example: Any, threads: int) -> Run:
+    def load(self, path: Path, example: Any, threads: int) -> Prepared:
         """Return a session on a file."""
         return session_of(path, example, threads)
 
@@ -59,13 +60,31 @@ class OnnxRuntime(ThroughOnnx):
             warm.add(node)
 
 
-def session_of(path: Path, example: Any, threads: int) -> Run:
-    """Return a function that runs an ONNX file on ``example``.
+def session_of(path: Path, example: Any, threads: int) -> Prepared:
+    """Return what runs an ONNX file on ``example``.
 
     Raises:
         BackendError: ONNX Runtime cannot load it.
     """
-    session = _session(str(path), threads)
+    session, content = _session(str(path), threads), path.read_bytes()  # the file may be gone when it is looked into
+
+    def bind(given: Any) -> Run:
+        feed = feed_of(session, given)
+
+        def run() -> list[Tensor]:
+            return [torch.from_numpy(np.asarray(array)) for array in session.run(None, feed)]
+
+        return run
+
+    return Prepared(bind, example, lambda: _kernels(content, feed_of(session, example), threads))
+
+
+def feed_of(session: Any, example: Any) -> dict[str, np.ndarray]:
+    """Return an example's arrays by the names of a network's inputs.
+
+    Raises:
+        BackendError: there are more or fewer.
+    """
     given = tensors(example)
     names = [one.name for one in session.get_inputs()]
     if len(names) != len(given):
@@ -73,12 +92,23 @@ def session_of(path: Path, example: Any, threads: int) -> Run:
             f"the exported network takes {len(names)} inputs, the example has {len(given)} tensors: an argument that "
             "does not reach the outputs was dropped; leave it out of the example"
         )
-    feed = {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, given, strict=True)}
+    return {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, given, strict=True)}
 
-    def run() -> list[Tensor]:
-        return [torch.from_numpy(np.asarray(array)) for array in session.run(None, feed)]
 
-    return run
+def _kernels(content: bytes, feed: dict[str, np.ndarray], threads: int) -> Counter[str]:
+    """Return the operators of one run by the runtime's profile, with the type of their first input."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(content, threads, str(Path(folder) / "profile"))
+        session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    found: Counter[str] = Counter()
+    for event in events:
+        given = event.get("args", {})
+        kernel = event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        if kernel and given.get("op_name") not in _LAYOUT:
+            first = next((key for shape in given.get("input_type_shape", [])[:1] for key in shape), "")
+            found[f"{given.get('op_name')} {first}".strip()] += 1
+    return found
 
 
 def _runtime() -> Any:

@@ -7,9 +7,11 @@ were not installed, which it allows for.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from .onnx_calls import Branches, number_in
 from .onnx_file import missing
-from .protocol import BackendError, Run, tensors
+from .protocol import BackendError, Prepared, Run, tensors
 from .through_onnx import ThroughOnnx, Timing
 
 _TELEMETRY = "openvino_telemetry"
@@ -40,7 +42,7 @@ class OpenVino(ThroughOnnx):
         """Return OpenVINO's version, and PyTorch's, which exports."""
         return f"openvino {runtime().__version__.split('-')[0]}, exported by torch {torch.__version__}"
 
-    def load(self, path: Path, example: Any, threads: int) -> Run:
+    def load(self, path: Path, example: Any, threads: int) -> Prepared:
         """Return the compiled network."""
         return compiled_of(path, example, threads)
 
@@ -61,16 +63,21 @@ class OpenVino(ThroughOnnx):
 
 def runtime() -> Any:
     """Import OpenVINO without its telemetry."""
-    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
-        import openvino
+    return without_telemetry("openvino")
 
-        return openvino
+
+def without_telemetry(package: str) -> Any:
+    """Import a package of OpenVINO's makers as if the one that reports its use were not installed.
+
+    What is imported already stays as it is: whoever did so has decided for this process.
+    """
+    if package in sys.modules or _TELEMETRY in sys.modules:
+        return import_module(package)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment] - how Python says: not to be imported
     try:
-        import openvino
+        return import_module(package)
     finally:
         del sys.modules[_TELEMETRY]
-    return openvino
 
 
 @cache
@@ -96,24 +103,40 @@ def read(path: Path) -> Any:
         raise BackendError(f"OpenVINO cannot read the network: {str(error)[:300]}") from error
 
 
-def compiled_of(path: Path, example: Any, threads: int) -> Run:
-    """Return a function that runs an ONNX or IR file on ``example``.
+def compiled_of(path: Path, example: Any, threads: int) -> Prepared:
+    """Return what runs an ONNX or IR file on ``example``.
 
     Raises:
         BackendError: OpenVINO cannot load it.
     """
-    request = _compile(read(path), threads).create_infer_request()
-    given = tensors(example)
-    names = list(request.model_inputs)
-    if len(names) != len(given):
-        raise BackendError(f"the exported network takes {len(names)} inputs, the example has {len(given)} tensors")
-    feed = [tensor.detach().cpu().numpy() for tensor in given]
+    network = _compile(read(path), threads)
 
-    def run() -> list[Tensor]:
-        results = request.infer(dict(enumerate(feed)), share_inputs=True)
-        return [torch.from_numpy(np.array(array)) for array in results.values()]
+    def bind(given: Any) -> Run:
+        request, arrays = network.create_infer_request(), tensors(given)
+        names = list(request.model_inputs)
+        if len(names) != len(arrays):
+            raise BackendError(f"the exported network takes {len(names)} inputs, the example has {len(arrays)} tensors")
+        feed = dict(enumerate(tensor.detach().cpu().numpy() for tensor in arrays))
 
-    return run
+        def run() -> list[Tensor]:
+            return [torch.from_numpy(np.array(array)) for array in request.infer(feed, share_inputs=True).values()]
+
+        return run
+
+    return Prepared(bind, example, lambda: _kernels(network))
+
+
+def _kernels(network: Any) -> Counter[str]:
+    """Return the kernels of a compiled network with the precision that they run in: ``Convolution brgconv_avx512_I8``.
+
+    A transposed or quantizing kernel that was fused into another one has no entry of its own.
+    """
+    found: Counter[str] = Counter()
+    for node in network.get_runtime_model().get_ops():
+        about = {key: str(getattr(value, "value", value)) for key, value in dict(node.get_rt_info()).items()}
+        if about.get("layerType") not in _LAYOUT:
+            found[f"{about.get('layerType')} {about.get('primitiveType')}"] += 1
+    return found
 
 
 def _compile(model: Any, threads: int, *, counters: bool = False) -> Any:

@@ -1,8 +1,10 @@
-"""What a backend is: something that runs a network, and can time its layers one by one."""
+"""What runs a network, and what a backend is: a runner that can time layers one by one."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -22,7 +24,38 @@ class ExportError(BackendError):
     """A network cannot be written in a format, or what was written does not compute what the network does."""
 
 
-class Backend(Protocol):
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network that is ready to run: call it, and it runs on the example that it was prepared on.
+
+    Attributes:
+        bind: makes a function that runs the network on an input of the same shapes.
+        example: that input.
+        seen: runs the network once and says which kernels did the work, and how many times each.
+    """
+
+    bind: Callable[[Any], Run]
+    example: Any
+    seen: Callable[[], Mapping[str, int]] = Counter
+
+    def __post_init__(self) -> None:
+        """Bind the example once, so that a timed call does nothing else."""
+        object.__setattr__(self, "_run", self.bind(self.example))
+
+    def __call__(self) -> list[Tensor]:
+        """Run the network on its example."""
+        return self._run()  # type: ignore[attr-defined]
+
+    def on(self, example: Any) -> list[Tensor]:
+        """Run the network on another input of the same shapes."""
+        return self.bind(example)()
+
+    def kernels(self) -> dict[str, int]:
+        """Return the kernels that do its work, and how often each runs in one pass, the most frequent first."""
+        return dict(Counter(self.seen()).most_common())
+
+
+class Runner(Protocol):
     """Runs networks. All of its work is on the CPU with a fixed number of threads."""
 
     @property
@@ -38,8 +71,8 @@ class Backend(Protocol):
         """Return the versions that its timings depend on."""
         ...
 
-    def prepare(self, model: nn.Module, example: Any, threads: int) -> Run:
-        """Return a function that runs ``model`` on ``example`` in eval mode and returns its output tensors.
+    def prepare(self, model: nn.Module, example: Any, threads: int) -> Prepared:
+        """Return what runs ``model`` on ``example`` in eval mode and returns its output tensors.
 
         Everything that is done once (export, compilation, weight layout) is done here. The model is untouched.
 
@@ -47,6 +80,10 @@ class Backend(Protocol):
             BackendError: it cannot run this network; says why.
         """
         ...
+
+
+class Backend(Runner, Protocol):
+    """A runner that can time layers too, so that a cut can be planned by milliseconds."""
 
     def times(self, kind: str) -> bool:
         """Whether operators of this kind take time of their own here; the others are fused into their neighbours."""

@@ -15,7 +15,7 @@ from torch import nn
 from ..graph.probes.operators import Sized
 from .onnx_calls import WRITERS, Branches, branches
 from .onnx_file import write_onnx
-from .protocol import Run
+from .protocol import Prepared
 from .torch_calls import QUARTILE, chunks
 
 # One kernel's run: the number of its call, its node's name, milliseconds.
@@ -26,15 +26,15 @@ class ThroughOnnx(ABC):
     """A backend that runs the network as an exported ONNX file."""
 
     @abstractmethod
-    def load(self, path: Path, example: Any, threads: int) -> Run:
-        """Return a function that runs a file on ``example``."""
+    def load(self, path: Path, example: Any, threads: int) -> Prepared:
+        """Return what runs a file on ``example``."""
 
     @abstractmethod
     def profile(self, built: Branches, threads: int, sweeps: int) -> Iterable[Timing]:
         """Yield the time of every kernel of a network of branches, each sweep anew; the warm-up is left out."""
 
-    def prepare(self, model: nn.Module, example: Any, threads: int) -> Run:
-        """Return a function that runs the exported model on ``example``.
+    def prepare(self, model: nn.Module, example: Any, threads: int) -> Prepared:
+        """Return what runs the exported model on ``example``.
 
         Raises:
             BackendError: the model cannot be exported or loaded.

@@ -14,6 +14,7 @@ from pydantic import Field
 from ..recipes import Settings
 from ..recipes.settings import LIMITS
 from ..recipes.steps.base import MOST_THREADS, WHOLE
+from ..recipes.steps.export import LEAST_SQNR_DB, ExportFormat, ExportScheme
 from .groups import joined, part
 from .usage import UsageError, flag
 
@@ -187,12 +188,13 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Time a network before and after compression, in turns, on every backend that is installed."""
+    """Time a network before and after compression, in float32 and in int8, in turns, on every backend there is."""
 
     network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_MODEL")]
     """a run folder: its dense network and its result; or a model's name: that network, and a cut of it"""
     backends: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = ()
-    """some of eager, compile, onnxruntime and openvino; all when not given"""
+    """some of eager, compile, onnxruntime, openvino and executorch, and all but eager with -int8 at their end; all when
+    not given"""
     batch: _Count = 1
     """inputs of a forward pass"""
     threads: Annotated[int | None, Field(ge=1, le=MOST_THREADS), tyro.conf.arg(metavar="N", help_behavior_hint="")] = (
@@ -213,12 +215,22 @@ class Export:
     """Write the result of a run in another format; it is run and compared with PyTorch before it has its name."""
 
     run: _Folder
-    to: Literal["onnx", "openvino", "pt2"] = "onnx"
-    """ONNX, OpenVINO IR or torch.export's own format"""
+    to: ExportFormat = "onnx"
+    """ONNX, OpenVINO IR, torch.export's own format (pt2) or ExecuTorch's (pte)"""
+    int8: _Flag = False
+    """weights and activations in eight bits, calibrated on inputs of the run's training split"""
+    scheme: ExportScheme = "auto"
+    """of int8: ranges of activations fixed by calibration (static), or found anew in every pass (dynamic); auto is
+    dynamic for networks with attention or recurrent layers, static for others"""
+    samples: _Count = 128
+    """of int8: inputs to calibrate on"""
+    least_sqnr_db: float = LEAST_SQNR_DB
+    """of int8: signal to noise against PyTorch in decibels; a result with less is refused"""
     batch: _Count = 1
     """inputs of a forward pass; the exported network takes as many"""
     out: _Text = None
-    """path of the file; model.onnx, .xml or .pt2 in the run folder when not given"""
+    """path of the file; model.onnx, .xml, .pt2 or .pte (with int8: model-int8.onnx, ...) in the run folder when not
+    given"""
     trust: _Trust = False
     json: _Flag = False
     """print what was written as JSON"""
@@ -283,7 +295,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "espalier bench runs/demo-20260131-123456",
         "espalier bench torchvision:resnet50 --macs 0.5 --backends eager onnxruntime --threads 1",
     ),
-    "export": ("espalier export runs/demo-20260131-123456 --to onnx",),
+    "export": (
+        "espalier export runs/demo-20260131-123456 --to onnx",
+        "espalier export runs/demo-20260131-123456 --to openvino --int8",
+    ),
     "encode": (
         "espalier encode runs/demo-20260131-123456",
         "espalier encode weights.safetensors --out weights.esp",

@@ -21,16 +21,22 @@ from .saved import saved
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two networks and an input of both; ``macs_ratio`` is after / before, None where it is not known."""
+    """Two networks and an input of both.
+
+    Attributes:
+        macs_ratio: after / before, None where it is not known.
+        inputs: of the training split, in batches, to calibrate on; none where there is no data.
+    """
 
     dense: nn.Module
     small: nn.Module
     example: Any
     macs_ratio: float | None
+    inputs: tuple[Any, ...] = ()
 
 
-def from_run(folder: Path, batch: int, *, trust: bool) -> Pair:
-    """Load the dense network and the result of a run.
+def from_run(folder: Path, batch: int, *, trust: bool, samples: int = 128) -> Pair:
+    """Load the dense network and the result of a run, and so many inputs of its training split.
 
     Raises:
         FileError: the run has no result yet, or the folder was written elsewhere and names code.
@@ -45,7 +51,8 @@ def from_run(folder: Path, batch: int, *, trust: bool) -> Pair:
     dense = load(trained, original) if trained.exists() else original
     before, after = run.before.macs, run.after.macs
     ratio = after / before if before and after is not None else None
-    return Pair(dense.eval(), load(result, original).eval(), task.example(batch), ratio)
+    inputs = task.example(samples + samples // 4)  # a part is kept to compare on
+    return Pair(dense.eval(), load(result, original).eval(), task.example(batch), ratio, (inputs,))
 
 
 def from_name(name: str, batch: int, macs: float) -> Pair:

@@ -180,6 +180,25 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The result in another format, as it was run after it was written.
+
+    Attributes:
+        file: name in the run folder; OpenVINO's weights are beside it, with the ending .bin.
+        int8: whether weights and activations are in eight bits.
+        bytes: of the file, and of the one beside it.
+        max_difference: largest absolute difference from what PyTorch answers.
+        sqnr_db: signal to noise against PyTorch, in decibels; None where nothing differs.
+    """
+
+    file: str
+    int8: bool
+    bytes: int
+    max_difference: float
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """One pass over the test split.
 
@@ -224,6 +243,7 @@ class Run:
         quantized: what each quantized layer of the result is quantized to.
         sqnr_db: signal to noise of its outputs where it was quantized without training, in decibels.
         binarised: the tensors that have two or three values.
+        exports: the result in other formats.
         frozen: what must not change, and why.
         proof: what was proved about the surgery, in words.
         notes: what the user should know.
@@ -256,6 +276,7 @@ class Run:
     quantized: tuple[QuantizedLayer, ...] = ()
     sqnr_db: float | None = None
     binarised: tuple[Binarised, ...] = ()
+    exports: tuple[Exported, ...] = ()
     frozen: tuple[Frozen, ...] = ()
     proof: str = ""
     notes: tuple[str, ...] = ()

@@ -78,10 +78,10 @@ def race(
     Raises:
         BackendError: the backend is not there, or cannot run a model.
     """
-    runner, count = backends.named(backend), threads or torch.get_num_threads()
+    runner, count = backends.runner(backend), threads or torch.get_num_threads()
     one, other = (runner.prepare(model, example, count) for model in (before, after))
-    timed = race_runs(one, other, rounds)
-    return replace(timed, threads=count, backend=backend)
+    found = race_runs(one, other, rounds)
+    return replace(found, threads=count, backend=backend)
 
 
 def race_runs(
@@ -96,15 +96,15 @@ def race_runs(
         most: but not more than so many times.
     """
     calls = (before, after)
-    repeats = [_repeats(call) for call in calls]
+    repeats = [repeats_of(call) for call in calls]
     seconds: tuple[list[float], list[float]] = ([], [])
     ratio = (0.0, 1.0, math.inf)
     while len(seconds[0]) < most * rounds and (ratio[2] - ratio[0]) / 2 > within * ratio[1]:
         for turn in range(rounds):
             for who in (0, 1) if turn % 2 == 0 else (1, 0):
-                seconds[who].append(_timed(calls[who], repeats[who]))
+                seconds[who].append(timed(calls[who], repeats[who]))
         ratio = median_interval([a / b for b, a in zip(*seconds, strict=True)])
-    return Race(_timing(seconds[0]), _timing(seconds[1]), ratio, len(seconds[0]), 1)
+    return Race(timing_of(seconds[0]), timing_of(seconds[1]), ratio, len(seconds[0]), 1)
 
 
 def median_interval(values: list[float]) -> tuple[float, float, float]:
@@ -119,19 +119,20 @@ def median_interval(values: list[float]) -> tuple[float, float, float]:
     return ordered[low], statistics.median(ordered), ordered[high]
 
 
-def _timing(seconds: list[float]) -> Timing:
+def timing_of(seconds: list[float]) -> Timing:
+    """Return the median of some times and their spread."""
     quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
     return Timing(1e3 * statistics.median(seconds), 1e3 * (quartiles[2] - quartiles[0]))
 
 
-def _repeats(call: Callable[[], object]) -> int:
+def repeats_of(call: Callable[[], object]) -> int:
     """Warm up, and return how many passes one timing needs."""
     for _ in range(_WARM_UP):
         call()
-    return max(1, math.ceil(_TARGET_SECONDS / max(_timed(call, 1), 1e-7)))
+    return max(1, math.ceil(_TARGET_SECONDS / max(timed(call, 1), 1e-7)))
 
 
-def _timed(call: Callable[[], object], repeats: int) -> float:
+def timed(call: Callable[[], object], repeats: int) -> float:
     """Return the seconds of one pass."""
     _wait()
     start = time.perf_counter()

@@ -6,12 +6,27 @@ What is imported here is plain data for files and the command line; what needs t
 from .files import RecipeError, checked, parse, read, schema, to_toml, write
 from .recipe import Recipe
 from .settings import Settings
-from .steps import STEPS, Binarize, Distill, Finetune, Measure, Prune, Recover, Save, Sparsify, Step, Train, Training
+from .steps import (
+    STEPS,
+    Binarize,
+    Distill,
+    Export,
+    Finetune,
+    Measure,
+    Prune,
+    Recover,
+    Save,
+    Sparsify,
+    Step,
+    Train,
+    Training,
+)
 
 __all__ = [
     "STEPS",
     "Binarize",
     "Distill",
+    "Export",
     "Finetune",
     "Measure",
     "Prune",

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from .. import backends, criteria
+from ..backends import files
 from ..core import Budget, ModelError
 from ..graph import trace
 from ..graph.probes.outputs import logits
 from ..selection.sparsity import aimed
 from .stages.planning import Target, plan_of
-from .steps import Prune, Sparsify
+from .steps import Export, Prune, Sparsify
+from .steps.export import SUFFIXES
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -29,7 +31,7 @@ def check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
         ModelError: the model does not run on the task's inputs, has fewer classes, or nothing in it can be pruned.
         BudgetError: a budget that no plan can reach.
         UnknownNameError: a pattern that matches nothing.
-        BackendError: what is to measure a latency is not installed.
+        BackendError: what is to measure a latency, or to export, is not installed.
     """
     example = task.example()
     graph = trace(model, example)
@@ -44,6 +46,8 @@ def check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
             plan_of(step, graph, random, Target(Budget(**budget)))
         elif isinstance(step, Sparsify):
             aimed(model, step.target())
+        elif isinstance(step, Export):
+            _check_export(step)
     return graph
 
 
@@ -51,6 +55,12 @@ def _check_backend(name: str) -> None:
     reason = backends.named(name).unavailable()
     if reason:
         raise backends.BackendError(reason)
+
+
+def _check_export(step: Export) -> None:
+    reason = files.unavailable(SUFFIXES[step.to], int8=step.int8)
+    if reason:
+        raise backends.ExportError(f"the step export to {step.to}{' in int8' * step.int8} cannot be done: {reason}")
 
 
 def _check_classes(model: nn.Module, example: Tensor, task: Task) -> None:

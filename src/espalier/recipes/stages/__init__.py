@@ -9,7 +9,7 @@ from typing import Any
 
 from ..folders.checkpoints import Handle
 from ..work import Work
-from . import binarize, distill, finetune, measure, prune, recover, save, sparsify, train
+from . import binarize, distill, export, finetune, measure, prune, recover, save, sparsify, train
 
 Stage = Callable[[Any, str, Work, Handle], Handle]
 
@@ -23,6 +23,7 @@ STAGES: dict[str, Stage] = {
     "binarize": binarize.do,
     "measure": measure.do,
     "save": save.do,
+    "export": export.do,
 }
 
 __all__ = ["STAGES", "Stage"]

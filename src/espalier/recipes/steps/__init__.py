@@ -10,6 +10,7 @@ from pydantic import Field
 from .base import Step
 from .binarize import Binarize
 from .distill import Distill
+from .export import Export
 from .finetune import Finetune
 from .measure import Measure
 from .prune import Prune
@@ -20,7 +21,7 @@ from .train import Train
 from .training import Training
 
 AnyStep = Annotated[
-    Train | Prune | Sparsify | Recover | Finetune | Distill | Binarize | Measure | Save,
+    Train | Prune | Sparsify | Recover | Finetune | Distill | Binarize | Measure | Save | Export,
     Field(discriminator="kind"),
 ]
 
@@ -34,6 +35,7 @@ STEPS: dict[str, type[Step]] = {
     "binarize": Binarize,
     "measure": Measure,
     "save": Save,
+    "export": Export,
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "AnyStep",
     "Binarize",
     "Distill",
+    "Export",
     "Finetune",
     "Measure",
     "Prune",
