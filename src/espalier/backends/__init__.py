@@ -1,4 +1,4 @@
-"""Where a network runs: PyTorch as it is, compiled, ONNX Runtime, OpenVINO, ExecuTorch; files in their formats; int8."""
+"""Where a network runs (PyTorch, compiled, ONNX Runtime, OpenVINO, ExecuTorch), files in their formats, and int8."""
 
 from .agreement import Agreement
 from .files import bytes_of, export

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
@@ -24,7 +25,8 @@ class Int8:
 
     Attributes:
         batches: inputs as the network will see them (training data, never the test split), of any batch size: tensors,
-            or what ``export``'s example is; a list, or what can be iterated anew. Some of the last are kept for the comparison with PyTorch.
+            or what ``export``'s example is; a list, or what can be iterated anew. Some of the last are kept for the
+            comparison with PyTorch.
         samples: inputs to calibrate on, at most.
         scheme: ``static`` fixes the ranges of activations by calibration; ``dynamic`` finds them anew in every run, for
             the inputs of linear layers only; ``auto`` is dynamic for networks with attention or recurrent layers, whose
@@ -72,12 +74,12 @@ def pieces(batches: Iterable[Any], size: int) -> Iterator[Any]:
     for batch in batches:
         rows = batch_of(batch)
         for start in range(0, rows - size + 1, size):
-            yield tree_map(lambda leaf, start=start: _rows(leaf, rows, start, size), batch)
+            yield tree_map(partial(_rows, rows=rows, part=slice(start, start + size)), batch)
 
 
-def _rows(leaf: Any, rows: int, start: int, size: int) -> Any:
+def _rows(leaf: Any, rows: int, part: slice) -> Any:
     if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == rows:
-        return leaf[start : start + size].detach().cpu().contiguous()
+        return leaf[part].detach().cpu().contiguous()
     return leaf
 
 
