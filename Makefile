@@ -10,7 +10,7 @@ STAMP  := .venv/.ready-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 MARKERS := $(if $(filter true,$(CI)),not nightly,not nightly and not slow)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-loop bench-precision bench-recovery bench-loading bench-distillation bench-latency bench-int8 bench-cifar bench-criteria bench-methods bench-coding bench-hostile clean
+.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-loop bench-precision bench-recovery bench-loading bench-distillation bench-latency bench-int8 bench-cifar bench-criteria bench-methods bench-coding bench-hostile bench-deep-compression clean
 
 help:
 	@echo "make demo            train, prune, prove and report on real handwritten digits"
@@ -61,7 +61,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: bench-patterns bench-engine bench-loading bench-loop bench-precision bench-recovery bench-distillation bench-latency bench-int8 bench-demo \
-	bench-criteria bench-coding bench-hostile bench-coverage bench-cifar bench-methods
+	bench-criteria bench-coding bench-hostile bench-coverage bench-cifar bench-methods bench-deep-compression
 
 bench-patterns: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.patterns
@@ -108,6 +108,9 @@ bench-coding: setup
 
 bench-hostile: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.hostile
+
+bench-deep-compression: setup
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.deep_compression
 
 bench-demo: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.demo

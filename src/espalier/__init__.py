@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .graph import carry_optimizer, cut, cut_, freeze, gates, load, prove, save, taps, to_graph_module, trace
     from .measure import compare
     from .recipes import Recipe, Settings
-    from .selection import plan, sparsify
+    from .selection import cluster, plan, sparsify
     from .tasks import Task, load_task
     from .transforms import Quantization, packed, quantize
 
@@ -34,6 +34,7 @@ _HOMES = {
     "Task": "tasks",
     "backends": "",
     "carry_optimizer": "graph",
+    "cluster": "selection",
     "coding": "",
     "compare": "measure",
     "compress": "api",
@@ -80,6 +81,7 @@ __all__ = [
     "Task",
     "backends",
     "carry_optimizer",
+    "cluster",
     "coding",
     "compare",
     "compress",

@@ -30,7 +30,7 @@ def encode(chosen: Encode) -> Answer:
         given = saved(folder, read(folder / RECIPE))
     held = files.read(given) if is_ours(given) else read_tensors(given)
     target = Path(chosen.out) if chosen.out else given.with_suffix(".esp")
-    report = coding.encode(held, target, threads=chosen.threads)
+    report = coding.encode(held, target, tensors=coding.discover(held), threads=chosen.threads)
     return Answer(to_data(report), (str(target), in_words(report)))
 
 

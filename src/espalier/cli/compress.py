@@ -18,6 +18,7 @@ from ..recipes.run import Result, interrupted
 from . import options
 from .answer import Answer
 from .ask import agreed
+from .stages import stages_table
 
 _DEMO = Settings(
     macs=0.3, rounds=3, train_epochs=15, round_epochs=3, epochs=17, batch_size=64, precision="float32"
@@ -97,4 +98,5 @@ def _answer(result: Result, folder: Path) -> Answer:
         "run": json.loads(result.run.to_json()),
     }
     words = filter(None, (result.run.proof, *result.run.notes))
-    return Answer(data, (str(result.comparison), *words, f"report: {report}"))
+    table = [stages_table(result.run)] if result.run.coded else []
+    return Answer(data, (str(result.comparison), *table, *words, f"report: {report}"))

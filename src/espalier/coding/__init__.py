@@ -1,5 +1,6 @@
 """Integers to bytes and back: the entropy-coded model file."""
 
+from .discovery import discover
 from .files import decode, decoded, encode
 from .report import Entry, Report, inspect
 from .values import Codebook, Uniform, binary, ternary
@@ -12,6 +13,7 @@ __all__ = [
     "binary",
     "decode",
     "decoded",
+    "discover",
     "encode",
     "inspect",
     "ternary",

@@ -14,6 +14,7 @@ from .errors import (
     PlanError,
     ProofError,
     QuantizationError,
+    SharingError,
     UnknownNameError,
     cause,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "QuantizationError",
     "Role",
     "SetAttribute",
+    "SharingError",
     "Slice",
     "Slot",
     "Surgery",

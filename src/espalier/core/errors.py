@@ -55,6 +55,10 @@ class QuantizationError(EspalierError):
     """A quantized network would be mostly noise; the message names the layers that it comes from."""
 
 
+class SharingError(EspalierError):
+    """Clusters do not fit this network: a tensor is missing, is no weight, or has another shape."""
+
+
 class FileError(EspalierError):
     """A file is missing, truncated, damaged or foreign."""
 

@@ -162,6 +162,51 @@ class Binarised:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Coded:
+    """One network on the way as an encoded file.
+
+    Attributes:
+        stage: which one, in words.
+        weights, kept: of all tensors of weights, and those that are not zero.
+        bits: of the symbol of a weight that is left, by weights, were all of one length; None where weights share none.
+        bytes: of the encoded file, as the file system has it.
+        dense_bytes: of the dense network's parameters, four each.
+        score: the metric on the validation split, in [0, 1].
+    """
+
+    stage: str
+    weights: int
+    kept: int
+    bits: float | None
+    bytes: int
+    dense_bytes: int
+    score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodedTensor:
+    """What one tensor of weights is made of, and what it takes in the encoded file.
+
+    Attributes:
+        name: of the tensor.
+        weights, kept: all of its numbers, and those that are not zero.
+        values: how many different ones those are; 0 where they are many.
+        bits: of a symbol among as many of one length; of a number where values are many.
+        kind, coder: how the file has it.
+        bytes: of its stream.
+    """
+
+    name: str
+    weights: int
+    kept: int
+    values: int
+    bits: int
+    kind: str
+    coder: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Both networks timed in turns under one set of conditions.
 
@@ -240,6 +285,8 @@ class Run:
         resumes: how often the run went on after it had been stopped.
         widths: of every group.
         densities: of every masked tensor of the result.
+        coded: what every stage would take as an encoded file, and what the result takes.
+        coded_tensors: of the result's encoded file, those of weights.
         quantized: what each quantized layer of the result is quantized to.
         sqnr_db: signal to noise of its outputs where it was quantized without training, in decibels.
         binarised: the tensors that have two or three values.
@@ -273,6 +320,8 @@ class Run:
     resumes: int = 0
     widths: tuple[Width, ...] = ()
     densities: tuple[Density, ...] = ()
+    coded: tuple[Coded, ...] = ()
+    coded_tensors: tuple[CodedTensor, ...] = ()
     quantized: tuple[QuantizedLayer, ...] = ()
     sqnr_db: float | None = None
     binarised: tuple[Binarised, ...] = ()

@@ -33,6 +33,7 @@ from .header import Header, check_names, header_of, metadata, read_header, sha25
 from .kinds import check_model, check_path
 from .masks import unmask_
 from .recording.tensors import aliases, stored_tensors
+from .sharing import unshare_
 from .surgery.layers import contradictions
 from .surgery.operate import check_surgery, operate
 
@@ -155,7 +156,7 @@ def restore(
         put_grids_(unquantize_(result), header.grids)
     except GridError as error:
         raise FileError(f"{source} is damaged or foreign: {error}") from error
-    return unmask_(result)  # a mask speaks of weights that are gone now
+    return unshare_(unmask_(result))  # they speak of weights that are gone now
 
 
 def _read_tensors(source: Path, header: Header) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..core import CutError, Plan, Slice, Surgery
-from . import grids, masks
+from . import grids, masks, sharing
 from .graph import Graph
 from .kinds import check_cut
 from .proof.replay import SlicedReplay
@@ -70,6 +70,7 @@ def to_graph_module(model: nn.Module, graph: Graph, plan: Plan | None = None) ->
     result.espalier_surgery = previous.then(surgery)  # type: ignore[assignment] - so that an optimizer can be carried
     masks.carry(model, result, surgery)
     grids.carry(holder, result, Surgery())
+    sharing.carry(model, result, surgery)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Losses that a training loop adds to the task's own: distillation from a teacher.
+"""Losses that a training loop adds to the task's own: distillation from a teacher, and the rate of weights.
 
 An objective is a frozen dataclass of hyperparameters; ``attached`` makes it a loss term for a teacher and a student.
 """
@@ -12,6 +12,7 @@ from .feature_hints import FeatureHints
 from .hinton import Hinton
 from .logit_regression import LogitRegression
 from .objective import Objective, Term, Together
+from .rate import rate
 
 __all__ = [
     "AttentionTransfer",
@@ -23,4 +24,5 @@ __all__ = [
     "Objective",
     "Term",
     "Together",
+    "rate",
 ]

@@ -9,7 +9,9 @@ from .settings import Settings
 from .steps import (
     STEPS,
     Binarize,
+    Cluster,
     Distill,
+    Encode,
     Export,
     Finetune,
     Measure,
@@ -25,7 +27,9 @@ from .steps import (
 __all__ = [
     "STEPS",
     "Binarize",
+    "Cluster",
     "Distill",
+    "Encode",
     "Export",
     "Finetune",
     "Measure",

@@ -15,7 +15,7 @@ from ..graph import trace
 from ..graph.probes.outputs import logits
 from ..selection.sparsity import aimed
 from .stages.planning import Target, plan_of
-from .steps import Export, Prune, Sparsify
+from .steps import Cluster, Export, Prune, Sparsify
 from .steps.export import SUFFIXES
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
             plan_of(step, graph, random, Target(Budget(**budget)))
         elif isinstance(step, Sparsify):
             aimed(model, step.target())
+        elif isinstance(step, Cluster):
+            step.target().by_tensor(model)
         elif isinstance(step, Export):
             _check_export(step)
     return graph

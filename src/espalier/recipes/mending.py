@@ -13,6 +13,7 @@ from ..core import ModelError, Plan
 from ..graph import Graph, trace
 from ..graph.masks import masks_of
 from ..graph.recording.skeleton import map_tensors
+from ..graph.sharing import sharing_of
 from ..recovery import least_squares, reestimate_batch_norm, rescale_statistics
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def mended(
                 _FITS[name](dense, small, graph, plan, data)
                 if name == "least_squares" and masks_of(small):
                     notes.append("recovery by least_squares left masked layers as they are: it would fill their zeros")
+                if name == "least_squares" and sharing_of(small):
+                    notes.append("recovery by least_squares left clustered layers as they are: it would part them")
         except ModelError as error:  # the network is as it was then, and training mends what this cannot
             notes.append(f"recovery by {name} was left out: {error}")
     return notes

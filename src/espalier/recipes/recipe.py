@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from .steps import AnyStep, Export, Measure, Prune, Recover, Save
+from .steps import AnyStep, Encode, Export, Measure, Prune, Recover, Save
 from .steps.base import Record
 
 
@@ -54,7 +54,7 @@ class Recipe(Record):
         measured = [i for i, step in enumerate(self.steps) if isinstance(step, Measure)]
         if len(measured) > 1:
             raise ValueError("measure is there twice: the test split is read once in a run, at its end")
-        if measured and any(not isinstance(step, Save | Export) for step in self.steps[measured[0] + 1 :]):
+        if measured and any(not isinstance(step, Save | Encode | Export) for step in self.steps[measured[0] + 1 :]):
             raise ValueError("measure comes before the end: nothing that changes the network may follow it")
         if isinstance(self.steps[0], Recover):
             raise ValueError("recover comes first: it mends what prune has cut")

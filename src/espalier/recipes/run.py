@@ -32,8 +32,9 @@ from .folders.checkpoints import Checkpoints, callers_chance
 from .folders.folder import CHECKPOINTS, RECIPE, RUN, Journal, create_folder, environment, read_run
 from .folders.owner import Owner
 from .stages import STAGES
+from .stages.encode import weigh
 from .stages.path import begin
-from .steps import Binarize, Prune, Sparsify
+from .steps import Binarize, Cluster, Prune, Sparsify
 from .training.state import State
 from .untrained import untrained_note
 from .work import Work
@@ -187,11 +188,12 @@ def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[
         checkpoints.pin("dense", handle)
         work = Work(task, recipe, original, task.example(), journal, checkpoints, handle, engine=engine)
         for number, step in enumerate(recipe.steps, 1):
-            if isinstance(step, Prune | Sparsify | Binarize) and not work.pruned:
+            if isinstance(step, Prune | Sparsify | Binarize | Cluster) and not work.pruned:
                 dense = work.dense
                 journal.note(checkpoints.once("dense/untrained", lambda d=dense: _untrained(d.open().model, work)))
                 begin(work)
             handle = STAGES[step.kind](step, f"{number}-{step.kind}", work, handle)
+            weigh(step, f"{number}-{step.kind}", work, handle)
         small = handle.open().model
         journal.update(densities=densities(small))
         checkpoints.forget()

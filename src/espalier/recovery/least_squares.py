@@ -12,6 +12,7 @@ from ..core import Plan
 from ..graph import Graph
 from ..graph.masks import masks_of
 from ..graph.recording.running import evaluating
+from ..graph.sharing import sharing_of
 from .pair import Pair
 from .refit import DEFAULT, Fit, Refitted, refit
 from .sites import Seen, Site, find_sites, scout
@@ -124,6 +125,8 @@ def _found(pair: Pair, inputs: list[Any], fit: Fit, *, scales: bool) -> tuple[li
             refused[site.weight] = "it is frozen, and others are not"
         elif not scales and site.weight in masks_of(pair.small).kept:
             refused[site.weight] = "it is masked, and a fit of the whole would fill its zeros"
+        elif not scales and site.weight in sharing_of(pair.small).symbols:
+            refused[site.weight] = "it is clustered, and a fit of the whole would give every weight a value of its own"
         elif site.kind.rank not in (0, pair.tensors[site.weight].dim()):
             refused[site.weight] = "it is not one matrix"
         elif (features := site.kind.matrix(pair.tensors[site.weight], site.groups).shape[2]) > fit.most_features:

@@ -77,7 +77,11 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        bytes=numbers.show_bytes, ms=numbers.show_ms, time=numbers.show_time, seconds=numbers.show_seconds
+        bytes=numbers.show_bytes,
+        ms=numbers.show_ms,
+        times=numbers.show_times,
+        time=numbers.show_time,
+        seconds=numbers.show_seconds,
     )
     environment.filters.update(tied=numbers.tied, breakable=breakable)
     return environment.get_template(name)

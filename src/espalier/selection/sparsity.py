@@ -11,17 +11,17 @@ standard deviation; (2) among equals the first ones go.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
-from ..core import ModelError, UnknownNameError
-from ..graph.masks import Masks, is_weight, mask_, masks_of
-from ..graph.recording.tensors import every_name, named_tensors
-from .patterns import tester
+from ..core import ModelError
+from ..graph.masks import Masks, mask_, masks_of
+from ..graph.recording.tensors import named_tensors
+from .weights import weights_named
 
 Scope = Literal["layer", "global"]
 Ranking = Literal["magnitude", "random"]
@@ -59,11 +59,7 @@ def aimed(model: nn.Module, target: Sparsity) -> tuple[dict[str, float], tuple[s
         UnknownNameError: a pattern matches no weight.
         ModelError: nothing would be masked.
     """
-    by_id = {id(tensor): name for name, tensor in named_tensors(model).items() if is_weight(tensor)}
-    names = {name: by_id[id(tensor)] for name, tensor in every_name(model) if id(tensor) in by_id}
-    wanted = set(names.values()) if target.only is None else _matched(names, target.only)
-    left = [name for name in by_id.values() if name in wanted - _matched(names, target.keep)]
-    named = {name: share for pattern, share in target.layers.items() for name in _matched(names, [pattern])}
+    left, named = weights_named(model, target.layers, keep=target.keep, only=target.only)
     own = {name: named[name] for name in left if name in named}
     rest = tuple(name for name in left if name not in named) if target.overall is not None else ()
     if not own and not rest:
@@ -150,20 +146,3 @@ def sparsify(
         raise ModelError(f"a sparsity is a share of the weights, in [0, 1]; got {min(shares):g} to {max(shares):g}")
     target = Sparsity(overall=sparsity, layers=layers or {}, scope=scope, keep=tuple(keep), only=only)
     return mask_(copy.deepcopy(model), choose_masks(model, target))
-
-
-def _matched(names: Mapping[str, str], patterns: Iterable[str]) -> set[str]:
-    """Return the tensors that any of the patterns matches, under any of their names.
-
-    Raises:
-        UnknownNameError: a pattern matches none.
-    """
-    found: set[str] = set()
-    for pattern in patterns:
-        test = tester(pattern)
-        own = {first for name, first in names.items() if test(name)}
-        if not own:
-            hint = "Patterns match weights with two or more dimensions, and modules that hold some."
-            raise UnknownNameError("pattern", pattern, names, hint)
-        found |= own
-    return found

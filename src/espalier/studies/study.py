@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from ..recipes.steps import AnyStep, Prune, Sparsify, Step, Train, Training
+from ..recipes.steps import AnyStep, Cluster, Prune, Sparsify, Step, Train, Training
 from ..recipes.steps.base import Record
 from ..recipes.steps.prune import BUDGETS, known_criterion
 
@@ -125,6 +125,8 @@ def trainings(steps: Iterable[Step]) -> Iterable[Training]:
             yield step
         elif isinstance(step, Prune | Sparsify) and step.finetune is not None:
             yield from [step.finetune] * step.rounds
+        elif isinstance(step, Cluster) and step.finetune is not None:
+            yield step.finetune
 
 
 class Heuristics(Study):

@@ -18,6 +18,7 @@ from .cifar_vgg import cifar_vgg16, cifar_vgg16_quarter
 from .digits_cnn import digits_cnn
 from .fcn import fcn8s, fcn8s_quarter
 from .i3d import i3d, i3d_narrow
+from .lenet import lenet5_caffe, lenet_300_100
 from .pyramid_detector import pyramid_detector
 from .xnor_cnn import xnor_cnn, xnor_cnn_cifar
 
@@ -58,6 +59,8 @@ NETWORKS = {
     "fcn8s_quarter": Network(fcn8s_quarter, _CAMVID),
     "pyramid_detector": Network(pyramid_detector, (1, 64, 64)),
     "digits_cnn": Network(digits_cnn, _DIGITS),
+    "lenet_300_100": Network(lenet_300_100, _MNIST),
+    "lenet5_caffe": Network(lenet5_caffe, _MNIST),
     "i3d": Network(i3d, (3, 16, 224, 224)),
     "i3d_narrow": Network(i3d_narrow, (1, 8, 32, 32)),
     "xnor_cnn": Network(xnor_cnn, _MNIST),

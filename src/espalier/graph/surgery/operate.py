@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import CutError, SetAttribute, Slice, Surgery
-from .. import grids, masks
+from .. import grids, masks, sharing
 from ..recording.copying import deep_copy
 from ..recording.skeleton import is_config
 from ..recording.tensors import named_tensors
@@ -28,7 +28,7 @@ def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.
     """Return ``model`` after ``surgery``, which is relative to the model as it is now.
 
     The result carries ``espalier_surgery``: all surgeries so far, composed, relative to the original architecture; and
-    the model's masks and grids, sliced as its tensors are.
+    the model's masks, grids and sharing, sliced as its tensors are.
     Gradients are dropped; ties, ``requires_grad``, memory format and attributes of parameters stay.
 
     Args:
@@ -53,6 +53,7 @@ def operate(model: nn.Module, surgery: Surgery, *, inplace: bool = False) -> nn.
     result.espalier_surgery = previous.then(surgery)  # type: ignore[assignment]
     masks.carry(model, result, surgery)
     grids.carry(model, result, surgery)
+    sharing.carry(model, result, surgery)
     return result
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..folders.checkpoints import Handle
 from ..work import Work
-from . import binarize, distill, export, finetune, measure, prune, recover, save, sparsify, train
+from . import binarize, cluster, distill, encode, export, finetune, measure, prune, recover, save, sparsify, train
 
 Stage = Callable[[Any, str, Work, Handle], Handle]
 
@@ -17,12 +17,14 @@ STAGES: dict[str, Stage] = {
     "train": train.do,
     "prune": prune.do,
     "sparsify": sparsify.do,
+    "cluster": cluster.do,
     "recover": recover.do,
     "finetune": finetune.do,
     "distill": distill.do,
     "binarize": binarize.do,
     "measure": measure.do,
     "save": save.do,
+    "encode": encode.do,
     "export": export.do,
 }
 

@@ -9,7 +9,9 @@ from pydantic import Field
 
 from .base import Step
 from .binarize import Binarize
+from .cluster import Cluster
 from .distill import Distill
+from .encode import Encode
 from .export import Export
 from .finetune import Finetune
 from .measure import Measure
@@ -21,7 +23,7 @@ from .train import Train
 from .training import Training
 
 AnyStep = Annotated[
-    Train | Prune | Sparsify | Recover | Finetune | Distill | Binarize | Measure | Save | Export,
+    Train | Prune | Sparsify | Cluster | Recover | Finetune | Distill | Binarize | Measure | Save | Encode | Export,
     Field(discriminator="kind"),
 ]
 
@@ -29,12 +31,14 @@ STEPS: dict[str, type[Step]] = {
     "train": Train,
     "prune": Prune,
     "sparsify": Sparsify,
+    "cluster": Cluster,
     "recover": Recover,
     "finetune": Finetune,
     "distill": Distill,
     "binarize": Binarize,
     "measure": Measure,
     "save": Save,
+    "encode": Encode,
     "export": Export,
 }
 
@@ -42,7 +46,9 @@ __all__ = [
     "STEPS",
     "AnyStep",
     "Binarize",
+    "Cluster",
     "Distill",
+    "Encode",
     "Export",
     "Finetune",
     "Measure",

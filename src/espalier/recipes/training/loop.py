@@ -2,7 +2,8 @@
 
     for each epoch:
         for each batch:    loss = objective(outputs, targets) + method.penalty;  backward
-            every accumulate_steps:  method.gradients;  clip;  optimizer.step;  masks;  average;  method.step
+            every accumulate_steps:  method.gradients;  masks;  clip;  clusters;  optimizer.step;  masks, clusters;
+                                     average;  method.step
             now and then:  checkpoint
         evaluate on the validation split
 
@@ -32,6 +33,7 @@ from ...graph.recording.running import device_of
 from .. import chance
 from ..progress import bar
 from .adapters import Adapters
+from .clustering import Clustering
 from .companion import Companion
 from .learner import Learner
 from .lesson import START, Checkpoint, Lesson, Loss, Position
@@ -100,6 +102,7 @@ class _Stretch:
         """Wrap the network that is trained now, and attach the objective to it."""
         self.objectives.close()
         self.masking = Masking(self.learner)
+        self.clustering = Clustering(self.learner, self.engine)
         self.forward = self.engine.wrapped(self.learner.model)
         make = self.lesson.objective
         self.loss = _plain(self.lesson) if make is None else self.objectives.enter_context(make(self.learner.model))
@@ -182,18 +185,22 @@ class _Stretch:
             self.masking.gradients()
             if self.training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), self.training.clip_norm)
+            self.clustering.gradients()
             if not self.companion.holding:
                 optimizer.step()
             self.masking.weights()
+            self.clustering.weights()
             optimizer.zero_grad()
             self.adapters.step(lr)
             if self.learner.average is not None:
                 with self.companion.aside():
                     self.learner.average.update(model)
+                    self.clustering.average()
             if self.companion.step():
                 self.learner.model.train()
                 self.attach()
             self.masking = self.masking.of(self.learner)
+            self.clustering = self.clustering.of(self.learner)
         return loss.detach()
 
     def share(self, batch: int) -> int:

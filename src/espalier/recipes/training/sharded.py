@@ -17,8 +17,9 @@ from ...core import CutError, FileError, GridError, Surgery
 from ...graph.grids import Grids, grids_of, put_grids_, unquantize_
 from ...graph.masks import unmask_
 from ...graph.recording.tensors import stored_tensors
+from ...graph.sharing import unshare_
 from ...graph.surgery.operate import operate
-from .state import Data, State, mask_tensors, optimizer_data, put_masks, read_optimizer
+from .state import Data, State, carried_tensors, optimizer_data, put_carried, read_optimizer
 
 
 def write_shards(folder: Path, name: str, state: State, extra: Mapping[str, Tensor]) -> Data:
@@ -31,7 +32,7 @@ def write_shards(folder: Path, name: str, state: State, extra: Mapping[str, Tens
 
     groups, tensors = optimizer_data(state.model, state.optimizer)
     tensors |= {f"model/{key}": value.detach() for key, value in stored_tensors(state.model).items()}
-    tensors |= mask_tensors(state.model) | {f"extra/{key}": value.detach() for key, value in extra.items()}
+    tensors |= carried_tensors(state.model) | {f"extra/{key}": value.detach() for key, value in extra.items()}
     write(folder / f"{name}.shards", tensors)
     surgery: Surgery = getattr(state.model, "espalier_surgery", None) or Surgery()
     return {
@@ -54,7 +55,9 @@ def read_shards(
         FileError: the files do not fit the network.
     """
     try:
-        model = unmask_(operate(copy.deepcopy(original), Surgery.from_data(data["surgery"]), inplace=True)).eval()
+        model = unshare_(
+            unmask_(operate(copy.deepcopy(original), Surgery.from_data(data["surgery"]), inplace=True))
+        ).eval()
         stored = stored_tensors(model)
         with torch.no_grad():
             for name, tensor in stored.items():
@@ -66,7 +69,7 @@ def read_shards(
         ) from error
     if data["proof"] is not None:
         model.espalier_proof = data["proof"]
-    put_masks(model, tensors)
+    put_carried(model, tensors)
     optimizer = None if data["optimizer"] is None else read_optimizer(model, data["optimizer"], tensors)
     extra = {key.removeprefix("extra/"): value for key, value in tensors.items() if key.startswith("extra/")}
     kept = {str(k): tuple(v) for k, v in data["kept"].items()}

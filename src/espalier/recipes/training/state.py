@@ -1,7 +1,7 @@
 """What a stage hands to the next: a network, its optimizer, and how it was cut so far; and their files.
 
 NAME.safetensors            the network: its surgery first, then its tensors (``es.save``)
-NAME.training.safetensors   the optimizer's moments, the masks, and in mid-training what else is needed to go on
+NAME.training.safetensors   the optimizer's moments, masks, clusters, and in mid-training what else is needed
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ...core.atomic import replacing
 from ...graph import carry_optimizer, load, save
 from ...graph.masks import Masks, mask_, masks_of
 from ...graph.recording.tensors import named_tensors
+from ...graph.sharing import Sharing, fitted, sharing_of
 from .optimizers import KINDS
 
 Data = dict[str, Any]  # what JSON can hold
@@ -91,7 +92,7 @@ def write_state(folder: Path, name: str, state: State, extra: Mapping[str, Tenso
     """
     save(state.model, folder / f"{name}.safetensors")
     groups, tensors = optimizer_data(state.model, state.optimizer)
-    tensors |= mask_tensors(state.model) | {f"extra/{key}": value for key, value in (extra or {}).items()}
+    tensors |= carried_tensors(state.model) | {f"extra/{key}": value for key, value in (extra or {}).items()}
     data: Data = {"name": name, "kept": {k: list(v) for k, v in state.kept.items()}, "epochs": state.epochs}
     if state.optimizer is None and not tensors:
         return data
@@ -126,7 +127,7 @@ def read_state(
         tensors = {key: tensor.clone() for key, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise FileError(f"cannot read {path}: {error}") from error
-    put_masks(model, tensors)
+    put_carried(model, tensors)
     optimizer = None if data["optimizer"] is None else read_optimizer(model, data["optimizer"], tensors)
     extra = {key.removeprefix("extra/"): value for key, value in tensors.items() if key.startswith("extra/")}
     return State(model, optimizer, kept, data["epochs"]), extra
@@ -178,16 +179,20 @@ def read_optimizer(model: nn.Module, data: Mapping[str, Any], tensors: Mapping[s
     return made
 
 
-def mask_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's masks as a checkpoint's tensors, of bytes: shards know no booleans."""
-    return {f"mask/{name}": mask.byte() for name, mask in masks_of(model).kept.items()}
+def carried_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's masks and clusters as a checkpoint's tensors; masks as bytes: shards know no booleans."""
+    masks = {f"mask/{name}": mask.byte() for name, mask in masks_of(model).kept.items()}
+    return masks | {f"sharing/{name}": symbols for name, symbols in sharing_of(model).symbols.items()}
 
 
-def put_masks(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put the masks that ``mask_tensors`` returned on a model."""
+def put_carried(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put the masks and clusters that ``carried_tensors`` returned on a model; its weights are what they were."""
     kept = {place.removeprefix("mask/"): mask.bool() for place, mask in tensors.items() if place.startswith("mask/")}
     if kept:
         mask_(model, Masks(kept))
+    symbols = {place.removeprefix("sharing/"): one for place, one in tensors.items() if place.startswith("sharing/")}
+    if symbols:
+        model.espalier_sharing = fitted(Sharing(symbols), model)  # type: ignore[assignment]
 
 
 def _file_sha256(path: Path) -> str:
