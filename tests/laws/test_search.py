@@ -68,7 +68,7 @@ class Mock:
 
 
 def searched(monkeypatch: pytest.MonkeyPatch, mock: Mock, limits: dict[str, int] | None = None, **wishes: Any) -> int:
-    step = Prune.model_validate({"max_drop": 1.0, "step_ratio": 0.75, "finetune": Training(epochs=1), **wishes})
+    step = Prune.model_validate({"max_drop": 1.0, "step_ratio": 0.75, "finetune": Training(epochs=1, lr=0.1), **wishes})
     monkeypatch.setattr(room, "cut_once", mock.cut)
     monkeypatch.setattr(room, "aim_of", lambda *_: Aim(Cost(DENSE, DENSE, DENSE), dict(limits or {}), None))
     return room.search(step, "1-prune", mock, mock.dense).macs  # type: ignore[arg-type, attr-defined]
@@ -112,7 +112,9 @@ class Slow(Mock):
 
     def learn(self, key: str, handle: Any, training: Training, stage: str, *, objective: object) -> tuple[Any, float]:
         handle, score = super().learn(key, handle, training, stage, objective=objective)
-        return handle, score - (0.0 if key.endswith("again") else 0.01 + self.short)
+        again = key.endswith("again")
+        assert training.lr == (0.05 if again else 0.1)
+        return handle, score - (0.0 if again else 0.01 + self.short)
 
 
 def test_what_misses_by_little_is_trained_once_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,12 @@
     accepted <- dense
     repeat:  trial <- cut(accepted, to factor * its cost), mended
              drop(trial) > max_drop ?   trial <- fine-tuned trial                         (only where it is needed)
-             drop(trial) a little more ?  the same once more
+             drop(trial) a little more ?  the same once more, at half of the rate
              drop(trial) <= max_drop ?  accepted <- trial  :  factor <- sqrt(factor)      (the trial is undone)
     until the budget is met, the factor is too near 1 to matter, or the rounds are used up
 
 A trial that was trained is judged at the end of its last epoch: the best of several looks would be the luckiest. One
-that misses by little, ``retry_ratio * max_drop``, is trained and judged a second time.
+that misses by little, ``retry_ratio * max_drop``, is trained and judged a second time, at half of the learning rate.
 The drop is paired: dense and trial see the same validation examples. Its interval is reported.
 """
 
@@ -93,6 +93,8 @@ def _trial(step: Prune, key: str, work: Work, accepted: Handle, goal: tuple[Targ
         handle, score = trained(step, f"{key}/train", work, handle, words)
         scores.append(score)
         if 0 < enough - score <= step.retry_ratio * (step.max_drop or 0.0) / 100:
+            gentler = step.finetune.model_copy(update={"lr": step.finetune.lr / 2})
+            step = step.model_copy(update={"finetune": gentler})
             handle, score = trained(step, f"{key}/train-again", work, handle, f"{words}, again")
             scores.append(score)
     good = scores[-1] >= enough

@@ -142,8 +142,8 @@ class Prune(Step):
     max_rounds: int = Field(default=12, ge=1)
     """of the search: cuts tried, those that are undone too; each trains ``finetune`` once, or twice"""
     retry_ratio: float = Field(default=0.5, ge=0, le=1)
-    """of the search: a trained cut that misses by no more than this share of ``max_drop`` is trained once more, before
-    it is undone; 0 never does"""
+    """of the search: a trained cut that misses by no more than this share of ``max_drop`` is trained once more, at
+    half of the learning rate, before it is undone; 0 never does"""
     backend: Backend = "eager"
     """what ``latency_ms`` and ``latency_ratio`` are measured on"""
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
