@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +17,17 @@ from ..core.atomic import replacing
 from . import executorch, onnxruntime, openvino
 from .agreement import Agreement, check, check_int8, probe
 from .int8 import inductor, through_openvino
+from .int8.grids import carries_grids, explicit
 from .int8.pt2e import program_of
 from .int8.scheme import scheme_of
-from .int8.settings import Int8, split
+from .int8.settings import Int8, batch_of, pieces, split
 from .int8.worst import worst_words
 from .onnx_file import write_onnx
 from .protocol import ExportError, Prepared, Run, call, tensors
 
 # scheme and calibration inputs
 _InInt8 = tuple[Literal["static", "dynamic"], list[Any]]
+_COMPARED = 4  # of the user's inputs, beside noise, where nothing is calibrated
 
 
 def export(model: nn.Module, example: Any, path: str | Path, *, int8: Int8 | None = None) -> Agreement:
@@ -42,7 +45,8 @@ def export(model: nn.Module, example: Any, path: str | Path, *, int8: Int8 | Non
         model: any network; it is untouched.
         example: a tensor, a tuple of arguments, or a mapping of keywords; its shapes are the exported ones.
         path: with one of the suffixes above.
-        int8: weights and activations in eight bits, calibrated on inputs of the user's; float32 when None.
+        int8: weights and activations in eight bits, calibrated on inputs of the user's; float32 when None. A model that
+            carries grids (``es.quantize``) is written with these, and nothing is calibrated.
 
     Raises:
         ExportError: an unknown suffix, a package that is missing, a network that the format cannot hold, or a result
@@ -65,12 +69,22 @@ def export(model: nn.Module, example: Any, path: str | Path, *, int8: Int8 | Non
 
 
 def _in_int8(model: nn.Module, example: Any, made: Path, int8: Int8, what: str) -> Agreement:
+    if carries_grids(model):
+        return _of_its_grids(model, example, made, int8, what)
     calibration, held_out = split(int8, example)
     how = (scheme_of(model, calibration[0], int8), calibration)
     run = WRITERS[made.suffix](model, calibration[0], made, how)
     fixed = calibration if how[0] == "static" else []
     return check_int8(
         model, held_out, run, least_db=int8.least_sqnr_db, what=what, blame=lambda: worst_words(model, held_out, fixed)
+    )
+
+
+def _of_its_grids(model: nn.Module, example: Any, made: Path, int8: Int8, what: str) -> Agreement:
+    inputs = [probe(example), *islice(pieces(int8.batches, batch_of(example)), _COMPARED)]
+    run = WRITERS[made.suffix](explicit(model), inputs[0], made, None)
+    return check_int8(
+        model, inputs, run, least_db=int8.least_sqnr_db, what=what, blame=lambda: "It was written with its own grids."
     )
 
 

@@ -17,6 +17,8 @@ from ..compile import Compile, compiled
 from ..onnx_file import write_onnx
 from ..protocol import ExportError, Prepared
 from . import inductor, through_openvino
+from .grids import carries_grids, explicit
+from .pt2e import program_of
 from .scheme import scheme_of
 from .settings import Int8, split
 
@@ -50,6 +52,8 @@ class _InInt8(ABC):
             BackendError: the runtime cannot quantize or run this network.
         """
         settings = self.settings
+        if carries_grids(model):
+            return self._of_its_grids(explicit(model), example, threads)
         try:
             calibration, _ = split(settings, example)
         except ExportError:
@@ -59,6 +63,9 @@ class _InInt8(ABC):
         with tempfile.TemporaryDirectory() as folder:
             scheme = scheme_of(model, example, settings)
             return self._prepared(model, example, threads, (scheme, calibration, Path(folder)))
+
+    @abstractmethod
+    def _of_its_grids(self, model: nn.Module, example: Any, threads: int) -> Prepared: ...
 
     @abstractmethod
     def _prepared(
@@ -80,6 +87,9 @@ class OnnxRuntimeInt8(_InInt8):
     def version(self) -> str:
         """Return ONNX Runtime's version, and PyTorch's, which exports."""
         return onnxruntime.OnnxRuntime().version()
+
+    def _of_its_grids(self, model: nn.Module, example: Any, threads: int) -> Prepared:
+        return onnxruntime.OnnxRuntime().prepare(model, example, threads)
 
     def _prepared(self, model: nn.Module, example: Any, threads: int, how: tuple[Scheme, list[Any], Path]) -> Prepared:
         from .through_onnx import quantize
@@ -105,6 +115,9 @@ class OpenVinoInt8(_InInt8):
         """Return the versions of OpenVINO, NNCF and PyTorch, which exports."""
         return f"{openvino.OpenVino().version()}, nncf {through_openvino.nncf_module().__version__}"
 
+    def _of_its_grids(self, model: nn.Module, example: Any, threads: int) -> Prepared:
+        return openvino.OpenVino().prepare(model, example, threads)
+
     def _prepared(self, model: nn.Module, example: Any, threads: int, how: tuple[Scheme, list[Any], Path]) -> Prepared:
         scheme, calibration, folder = how
         write_onnx(model, example, folder / "float32.onnx")
@@ -129,6 +142,9 @@ class CompileInt8(_InInt8):
 
         return f"{Compile().version()}, torchao {version('torchao')}"
 
+    def _of_its_grids(self, model: nn.Module, example: Any, threads: int) -> Prepared:
+        return compiled(program_of(model, example).module(), example, threads, freezing=True)
+
     def _prepared(self, model: nn.Module, example: Any, threads: int, how: tuple[Scheme, list[Any], Path]) -> Prepared:
         scheme, calibration, _ = how
         network = inductor.quantized(model, example, scheme, calibration)
@@ -149,6 +165,9 @@ class ExecuTorchInt8(_InInt8):
     def version(self) -> str:
         """Return ExecuTorch's version, and PyTorch's, which exports."""
         return executorch.version()
+
+    def _of_its_grids(self, model: nn.Module, example: Any, threads: int) -> Prepared:
+        return executorch.ExecuTorch().prepare(model, example, threads)
 
     def _prepared(self, model: nn.Module, example: Any, threads: int, how: tuple[Scheme, list[Any], Path]) -> Prepared:
         scheme, calibration, folder = how
