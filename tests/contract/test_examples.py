@@ -9,7 +9,7 @@ import torch
 
 import espalier as es
 from espalier import studies
-from espalier.recipes import Binarize, Measure, Prune, Recipe, Sparsify, Training, read
+from espalier.recipes import Binarize, Measure, Prune, Quantize, Recipe, Sparsify, Training, read
 from espalier.recipes.steps import AnyStep
 from espalier.studies.run import jobs_of, run
 from espalier.tasks import Task, load_task
@@ -38,6 +38,10 @@ def short(step: AnyStep) -> AnyStep:
         return step.model_copy(update={"finetune": finetune, "rounds": min(step.rounds, 2), "every_steps": 1})
     if isinstance(step, Binarize):
         return step.model_copy(update={"finetune": step.finetune.model_copy(update={"epochs": 1}), "keep": ()})
+    if isinstance(step, Quantize):
+        finetune = step.finetune and step.finetune.model_copy(update={"epochs": 1})
+        changes = {"finetune": finetune, "batches": 1, "min_sqnr_db": -50.0}
+        return step.model_copy(update={**changes, "size_ratio": step.size_ratio and 0.4})
     if isinstance(step, Measure):
         return Measure(latency=False)
     return step.model_copy(update={"epochs": 1}) if isinstance(step, Training) else step

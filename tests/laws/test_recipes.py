@@ -146,7 +146,7 @@ MISTAKES = [
     "step 1 (prune): round_to: input should be greater than or equal to 1 (it is 0)",
     "step 1 (prune): finetune: unknown key 'epoch'; did you mean 'epochs'?",
     "step 2: unknown kind of step 'finetun'; did you mean 'finetune'?",
-    "step 3: unknown kind of step ''; known: train, prune, sparsify, cluster, recover",
+    "step 3: unknown kind of step ''; known: train, prune, sparsify, cluster, quantize, recover",
     "step 4 (train): lr: input should be greater than 0 (it is -1)",
 ]
 

@@ -131,7 +131,8 @@ class QuantizedLayer:
         weight_bits, input_bits: of each; None where inputs stay floating-point numbers.
         inputs: whether their grid is ``"static"``, or ``"dynamic"``: found in each call; "" where they have none.
         dense_bytes, packed_bytes: what the weights take as floating-point numbers, and packed in their bits with steps.
-        sqnr_db: signal to noise of the layer's output with its own quantization alone, in decibels.
+        sqnr_db: signal to noise of the layer's output with its own quantization alone, in decibels; None where it was
+            trained on its grid: there is nothing left to compare with.
     """
 
     name: str
@@ -141,7 +142,7 @@ class QuantizedLayer:
     inputs: Literal["", "static", "dynamic"]
     dense_bytes: int
     packed_bytes: int
-    sqnr_db: float
+    sqnr_db: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from ..core import Budget, ModelError
 from ..graph import trace
 from ..graph.probes.outputs import logits
 from ..selection.sparsity import aimed
+from ..transforms.layers import chosen, named
 from .stages.planning import Target, plan_of
-from .steps import Cluster, Export, Prune, Sparsify
+from .steps import Cluster, Export, Prune, Quantize, Sparsify
 from .steps.export import SUFFIXES
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ def check(model: nn.Module, task: Task, recipe: Recipe) -> Graph:
             step.target().by_tensor(model)
         elif isinstance(step, Export):
             _check_export(step)
+        elif isinstance(step, Quantize):
+            chosen(model, step.keep)
+            for pattern in step.bits:
+                named(model, pattern)
     return graph
 
 

@@ -7,8 +7,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from .steps import AnyStep, Encode, Export, Measure, Prune, Recover, Save
+from .steps import AnyStep, Measure, Prune, Recover, Save
 from .steps.base import Record
+
+_SETTLE = ("quantize", "binarize")  # after these weights are what they are
+_WRITE = ("save", "encode", "export")  # what the network has become, and no more
 
 
 class Recipe(Record):
@@ -54,8 +57,12 @@ class Recipe(Record):
         measured = [i for i, step in enumerate(self.steps) if isinstance(step, Measure)]
         if len(measured) > 1:
             raise ValueError("measure is there twice: the test split is read once in a run, at its end")
-        if measured and any(not isinstance(step, Save | Encode | Export) for step in self.steps[measured[0] + 1 :]):
+        if measured and any(step.kind not in _WRITE for step in self.steps[measured[0] + 1 :]):
             raise ValueError("measure comes before the end: nothing that changes the network may follow it")
+        settled = next((i for i, step in enumerate(self.steps) if step.kind in _SETTLE), len(self.steps))
+        moving = next((step.kind for step in self.steps[settled + 1 :] if step.kind not in ("measure", *_WRITE)), None)
+        if moving is not None:
+            raise ValueError(f"{moving} follows {self.steps[settled].kind}, whose weights nothing may change after it")
         if isinstance(self.steps[0], Recover):
             raise ValueError("recover comes first: it mends what prune has cut")
         return self

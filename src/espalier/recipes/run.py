@@ -34,7 +34,7 @@ from .folders.owner import Owner
 from .stages import STAGES
 from .stages.encode import weigh
 from .stages.path import begin
-from .steps import Binarize, Cluster, Prune, Sparsify
+from .steps import Binarize, Cluster, Prune, Quantize, Sparsify
 from .training.state import State
 from .untrained import untrained_note
 from .work import Work
@@ -188,7 +188,7 @@ def _go(model: nn.Module, task: Task, run: Run, folder: Path | None, how: tuple[
         checkpoints.pin("dense", handle)
         work = Work(task, recipe, original, task.example(), journal, checkpoints, handle, engine=engine)
         for number, step in enumerate(recipe.steps, 1):
-            if isinstance(step, Prune | Sparsify | Binarize | Cluster) and not work.pruned:
+            if isinstance(step, Prune | Sparsify | Quantize | Binarize | Cluster) and not work.pruned:
                 dense = work.dense
                 journal.note(checkpoints.once("dense/untrained", lambda d=dense: _untrained(d.open().model, work)))
                 begin(work)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..core import Frozen
-from ..core.run import Layer, Run
+from ..core.run import Layer, QuantizedLayer, Run
 from .numbers import one_unit, show_bytes, show_count
 
 _TINY = 0.01  # layers without MACs whose share of the time is below this are counted together
@@ -81,6 +81,44 @@ def density_bars(run: Run) -> Bars:
         for d in run.densities
     )
     return Bars("Weights a layer keeps", rows)
+
+
+def quantized_bars(run: Run) -> Bars:
+    """Return what the weights of every quantized layer take, packed in their bits, beside what they took."""
+    most = max((one.dense_bytes for one in run.quantized), default=1) or 1
+    rows = tuple(
+        Bar(
+            one.name,
+            show_bytes(one.dense_bytes),
+            show_bytes(one.packed_bytes),
+            one.dense_bytes / most,
+            one.packed_bytes / most,
+            (_quantized(one),),
+        )
+        for one in run.quantized
+    )
+    return Bars("Bytes of a layer's weights", rows)
+
+
+def quantized_words(run: Run) -> tuple[str, str]:
+    """Return how many bits weights have, and what that is worth and costs, in words."""
+    weights = {one.name: one for one in run.quantized}.values()
+    count = max(sum(one.weights for one in weights), 1)
+    bits = sum(one.weights * one.weight_bits for one in weights) / count
+    dense, packed = sum(one.dense_bytes for one in weights), sum(one.packed_bytes for one in weights)
+    worth = (
+        f"model.safetensors holds these {show_bytes(dense)} as floating-point numbers that lie on their grids; packed "
+        f"they take {show_bytes(packed)}."
+    )
+    if run.sqnr_db is not None:
+        worth += f" The network's outputs have {run.sqnr_db:.1f} dB of signal to noise against those before."
+    return f"{count:,} weights of {bits:.3g} bits", worth
+
+
+def _quantized(one: QuantizedLayer) -> str:
+    inputs = f"inputs {one.input_bits} bits, {one.inputs}" if one.input_bits is not None else "inputs as they were"
+    noise = "" if one.sqnr_db is None else f"; {one.sqnr_db:.1f} dB of signal to noise in its output"
+    return f"weights {one.weight_bits} bits, {inputs}{noise}"
 
 
 def density(kept: int, weights: int) -> str:

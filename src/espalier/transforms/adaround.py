@@ -6,9 +6,9 @@
 Layer by layer: x is what the network gives the layer, x^ what it gives when the layers before are quantized.
 
 *Source*: Nagel et al., Up or Down?, ICML 2020, arXiv:2004.10568, section 3.2, equations 21 to 25.
-*Differs*: (1) fewer and larger steps by default: 10,000 a layer in the paper, and lambda is 0.01 there; (2) the activation
-function after the layer is not part of what is kept; (3) layers whose outputs are not seen, or that run several times,
-are rounded to the nearest.
+*Differs*: (1) fewer and larger steps by default: 10,000 a layer in the paper, and lambda is 0.01 there; (2) the
+activation function after the layer is not part of what is kept; (3) layers whose outputs are not seen, or that run
+several times, are rounded to the nearest.
 """
 
 from __future__ import annotations

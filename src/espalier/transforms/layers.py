@@ -54,12 +54,21 @@ def chosen(model: nn.Module, keep: Collection[str]) -> list[Layer]:
     Raises:
         UnknownNameError: a pattern matches nothing.
     """
+    kept = {one.weight for pattern in keep for one in named(model, pattern)}
+    return [one for one in layers(model) if one.weight not in kept]
+
+
+def named(model: nn.Module, pattern: str) -> list[Layer]:
+    """Return the layers that a pattern names.
+
+    Raises:
+        UnknownNameError: it matches nothing.
+    """
     every = layers(model)
-    for pattern in keep:
-        if not any(matches(one, pattern) for one in every):
-            raise UnknownNameError("layer", pattern, {one.path for one in every})
-    kept = {one.weight for one in every if any(matches(one, pattern) for pattern in keep)}
-    return [one for one in every if one.weight not in kept]
+    found = [one for one in every if matches(one, pattern)]
+    if not found:
+        raise UnknownNameError("layer", pattern, {one.path for one in every})
+    return found
 
 
 def matches(layer: Layer, pattern: str) -> bool:

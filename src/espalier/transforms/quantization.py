@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..core import KindError, ModelError, QuantizationError
 from ..core.run import QuantizedLayer
 from ..graph import trace
-from ..graph.grids import Dynamic, Grids, Input, WeightGrid, put_grids_, unquantize_
+from ..graph.grids import Dynamic, Grids, Input, WeightGrid, grids_of, put_grids_, unquantize_
 from ..graph.kinds import check_model
 from ..graph.recording.capture import run_model
 from ..graph.recording.running import on_device
@@ -28,7 +28,7 @@ from .adaround import AdaRound, adaround
 from .bias_correction import correct_biases_
 from .calibration import How, Samples, input_grid, weight_grid
 from .fold import fold_
-from .layers import Layer, chosen, matches
+from .layers import Layer, chosen, layers, matches, named
 from .noise import layer_powers, network_power, outputs_of
 
 _SAMPLES = 2  # of the example that is traced
@@ -160,10 +160,10 @@ def inputs_of(data: Any, count: int) -> list[Any]:
 def prepare(model: nn.Module, batches: list[Any], how: Quantization) -> Prepared:
     """Fold a copy of a network, and look at what its layers are given."""
     dense = unquantize_(copy.deepcopy(model).eval())
-    layers, notes = chosen(dense, how.keep), []
+    found, notes = chosen(dense, how.keep), []
     for pattern in how.bits:
-        chosen(dense, (pattern,))  # which raises where it matches nothing
-    if not layers:
+        named(dense, pattern)
+    if not found:
         raise ModelError("nothing in this model can be quantized: it has no convolution and no linear layer")
     norms: dict[str, str] = {}
     if how.fold:
@@ -171,8 +171,8 @@ def prepare(model: nn.Module, batches: list[Any], how: Quantization) -> Prepared
             norms = fold_(dense, trace(dense, _few(batches[0])))
         except ModelError as error:
             notes.append(f"batch norms are not folded: the model cannot be traced ({error!s:.100})")
-    samples, tokens, outputs = _observed(dense, layers, batches)
-    return Prepared(dense, layers, norms, batches, samples, tokens, outputs, notes)
+    samples, tokens, outputs = _observed(dense, found, batches)
+    return Prepared(dense, found, norms, batches, samples, tokens, outputs, notes)
 
 
 def grids_for(ready: Prepared, how: Quantization) -> Grids:
@@ -208,7 +208,7 @@ def finish(ready: Prepared, grids: Grids, how: Quantization) -> Quantized:
         better = network_power(ready.outputs, corrected, ready.batches).db
         result, sqnr_db = (corrected, better) if better > sqnr_db else (result, sqnr_db)
     powers = layer_powers(ready.dense, ready.layers, rounded, grids.inputs, ready.batches)
-    rows = tuple(_row(ready, layer, grids, powers[layer.path].db) for layer in ready.layers)
+    rows = tuple(_row(ready.dense, layer, grids, powers[layer.path].db) for layer in ready.layers)
     if sqnr_db < how.min_sqnr_db:
         raise QuantizationError(_advice(rows, sqnr_db, how))
     return Quantized(result, rows, sqnr_db, tuple(ready.notes))
@@ -271,9 +271,15 @@ def _observed(
             handle.remove()
 
 
-def _row(ready: Prepared, layer: Layer, grids: Grids, db: float) -> QuantizedLayer:
+def rows_of(model: nn.Module) -> list[QuantizedLayer]:
+    """Return what each layer of a quantized model is quantized to; nothing says how noisy that is."""
+    grids = grids_of(model)
+    return [_row(model, layer, grids, None) for layer in layers(model) if layer.weight in grids.weights]
+
+
+def _row(model: nn.Module, layer: Layer, grids: Grids, db: float | None) -> QuantizedLayer:
     grid, made = grids.weights[layer.weight], grids.inputs.get(layer.path)
-    tensor = ready.dense.get_parameter(layer.weight)
+    tensor = model.get_parameter(layer.weight)
     return QuantizedLayer(
         name=layer.path,
         weights=tensor.numel(),
@@ -282,12 +288,12 @@ def _row(ready: Prepared, layer: Layer, grids: Grids, db: float) -> QuantizedLay
         inputs="" if made is None else "dynamic" if isinstance(made, Dynamic) else "static",
         dense_bytes=tensor.numel() * tensor.element_size(),
         packed_bytes=-(-tensor.numel() * grid.bits // 8) + grid.step.numel() * grid.step.element_size(),
-        sqnr_db=round(db, 2),
+        sqnr_db=None if db is None else round(db, 2),
     )
 
 
 def _advice(rows: Sequence[QuantizedLayer], sqnr_db: float, how: Quantization) -> str:
-    worst = sorted(rows, key=lambda row: row.sqnr_db)[:3]
+    worst = sorted(rows, key=lambda row: row.sqnr_db or 0.0)[:3]
     named = ", ".join(f"{row.name} ({row.sqnr_db:.1f} dB)" for row in worst)
     ways = []
     if any(row.inputs == "static" for row in worst):

@@ -9,7 +9,21 @@ from typing import Any
 
 from ..folders.checkpoints import Handle
 from ..work import Work
-from . import binarize, cluster, distill, encode, export, finetune, measure, prune, recover, save, sparsify, train
+from . import (
+    binarize,
+    cluster,
+    distill,
+    encode,
+    export,
+    finetune,
+    measure,
+    prune,
+    quantize,
+    recover,
+    save,
+    sparsify,
+    train,
+)
 
 Stage = Callable[[Any, str, Work, Handle], Handle]
 
@@ -18,6 +32,7 @@ STAGES: dict[str, Stage] = {
     "prune": prune.do,
     "sparsify": sparsify.do,
     "cluster": cluster.do,
+    "quantize": quantize.do,
     "recover": recover.do,
     "finetune": finetune.do,
     "distill": distill.do,

@@ -16,6 +16,7 @@ from .export import Export
 from .finetune import Finetune
 from .measure import Measure
 from .prune import Prune
+from .quantize import Quantize
 from .recover import Recover
 from .save import Save
 from .sparsify import Sparsify
@@ -23,7 +24,19 @@ from .train import Train
 from .training import Training
 
 AnyStep = Annotated[
-    Train | Prune | Sparsify | Cluster | Recover | Finetune | Distill | Binarize | Measure | Save | Encode | Export,
+    Train
+    | Prune
+    | Sparsify
+    | Cluster
+    | Recover
+    | Finetune
+    | Distill
+    | Quantize
+    | Binarize
+    | Measure
+    | Save
+    | Encode
+    | Export,
     Field(discriminator="kind"),
 ]
 
@@ -32,6 +45,7 @@ STEPS: dict[str, type[Step]] = {
     "prune": Prune,
     "sparsify": Sparsify,
     "cluster": Cluster,
+    "quantize": Quantize,
     "recover": Recover,
     "finetune": Finetune,
     "distill": Distill,
@@ -53,6 +67,7 @@ __all__ = [
     "Finetune",
     "Measure",
     "Prune",
+    "Quantize",
     "Recover",
     "Save",
     "Sparsify",

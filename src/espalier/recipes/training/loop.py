@@ -28,8 +28,10 @@ from torch.utils import _pytree as pytree
 
 from ...core.run import Epoch
 from ...engines.engine import local
+from ...graph.grids import Grids, grids_of
 from ...graph.probes.outputs import logits
 from ...graph.recording.running import device_of
+from ...methods import Quantizer
 from .. import chance
 from ..progress import bar
 from .adapters import Adapters
@@ -96,6 +98,7 @@ class _Stretch:
         self.objectives = stack.enter_context(ExitStack())
         stack.callback(self.companion.close)
         self.notes: list[str] = []
+        self.leave_grids()
         self.attach()
 
     def attach(self) -> None:
@@ -108,6 +111,13 @@ class _Stretch:
         self.loss = _plain(self.lesson) if make is None else self.objectives.enter_context(make(self.learner.model))
         self.adapters = Adapters(self.loss.learned, self.training, self.engine)
         self.note()
+
+    def leave_grids(self) -> None:
+        """Forget which grids the weights lay on, unless a method keeps them there: training moves them."""
+        grids = grids_of(self.learner.model)
+        if grids.weights and not isinstance(self.lesson.method, Quantizer):
+            self.learner.model.espalier_grids = Grids(grids.inputs)  # type: ignore[assignment]
+            self.notes.append(f"{self.lesson.stage}: the weights lay on grids, and training takes them off")
 
     def note(self) -> None:
         """Keep what a user should know of the loss, and of the network where a method has cut it."""
