@@ -14,6 +14,7 @@ from espalier.core import BudgetError, FileError, QuantizationError, UnknownName
 from espalier.core.run import Run
 from espalier.graph.grids import Dynamic, Grid, grids_of, off_grid
 from espalier.graph.masks import mask_, masks_of
+from espalier.graph.sharing import share_, sharing_in, sharing_of
 from espalier.methods import MethodError, Quantizer
 from espalier.methods.quantizing.learned_step_size import LearnedStepSize
 from espalier.methods.quantizing.straight_through import StraightThrough
@@ -213,6 +214,17 @@ def test_inputs_can_be_left_alone_or_found_in_each_call(digits: Task, trained) -
         recipe = Recipe(steps=(Quantize(inputs=inputs, batches=1), Measure(latency=False)))
         grids = grids_of(es.compress(copy.deepcopy(trained), digits, recipe).model)
         assert {type(one) for one in grids.inputs.values()} == ({kind} if kind else set())
+
+
+def test_weights_that_shared_values_do_so_no_longer(digits: Task, trained) -> None:
+    model = copy.deepcopy(trained)
+    with torch.no_grad():
+        model[3].weight.copy_((model[3].weight * 4).round() / 4)
+    share_(model, sharing_in(model))
+    found = es.quantize(model, digits)
+    assert not sharing_of(found.model) and any("share them no longer" in note for note in found.notes)
+    with pytest.raises(MethodError, match="in the place of cluster"):
+        taught(digits, ONE, model, method=METHODS[0])
 
 
 def test_a_file_whose_weights_left_their_grids_is_refused(digits: Task, trained, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ..graph.carried_grids import Grids
 from ..graph.grids import Grid, WeightGrid, grids_of, put_grids_, unquantize_
 from ..graph.input_hooks import hook_of
 from ..graph.recording.running import on_device
+from ..graph.sharing import sharing_of
 from ..transforms.calibration import Samples
 from ..transforms.layers import Layer, matches
 from ..transforms.quantization import Quantization, grids_for, prepare
@@ -88,7 +89,13 @@ class OnGrids:
     inputs: Literal["auto", "static", "dynamic"] = "auto"
 
     def start(self, model: nn.Module, graph: Graph, context: Context) -> Any:
-        """Return the state for a stretch of training; the network shows weights on grids from here on."""
+        """Return the state for a stretch of training; the network shows weights on grids from here on.
+
+        Raises:
+            MethodError: the network's weights share values.
+        """
+        if sharing_of(model):
+            raise MethodError("weights that share values cannot each move to a grid: quantize in the place of cluster")
         inputs = [pair[0] for pair in context.batches(1)]
         how = Quantization(
             weight_bits=self.weight_bits, input_bits=self.input_bits, bits=self.bits, keep=self.keep,

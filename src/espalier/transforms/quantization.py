@@ -24,6 +24,7 @@ from ..graph.grids import Dynamic, Grids, Input, WeightGrid, grids_of, put_grids
 from ..graph.kinds import check_model
 from ..graph.recording.capture import run_model
 from ..graph.recording.running import on_device
+from ..graph.sharing import sharing_of, unshare_
 from .adaround import AdaRound, adaround
 from .bias_correction import correct_biases_
 from .calibration import How, Samples, input_grid, weight_grid
@@ -163,6 +164,9 @@ def prepare(model: nn.Module, batches: list[Any], how: Quantization) -> Prepared
     found, notes = chosen(dense, how.keep), []
     for pattern in how.bits:
         named(dense, pattern)
+    if sharing_of(dense):
+        unshare_(dense)
+        notes.append("weights that shared values lie on grids now, a step a channel, and share them no longer")
     if not found:
         raise ModelError("nothing in this model can be quantized: it has no convolution and no linear layer")
     norms: dict[str, str] = {}
