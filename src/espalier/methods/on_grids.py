@@ -128,6 +128,7 @@ class OnGrids:
 
     def gradient(self, state: Held, name: str, gradient: Tensor, levels: Tensor, grid: WeightGrid) -> Tensor:
         """Return dL/dw from that of the shown weight: straight through where nothing was clipped."""
+        levels = levels.round()
         return gradient * ((levels >= grid.lowest) & (levels <= grid.highest))
 
     def penalty(self, state: Any, batch: tuple[Any, Any], outputs: Any) -> Tensor | float:
