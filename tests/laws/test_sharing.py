@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 import espalier as es
 from espalier.core import SharingError
+from espalier.engines.engine import Alone
 from espalier.graph.masks import Masks, mask_, masks_of
 from espalier.graph.recording.tensors import named_tensors
 from espalier.graph.sharing import Sharing, share_, shared, sharing_in, sharing_of, unshare_
 from espalier.recipes import Training
+from espalier.recipes.training.clustering import Clustering
 from espalier.recipes.training.learner import Learner
 from espalier.recipes.training.lesson import Lesson, Position
 from espalier.recipes.training.loop import train
@@ -171,6 +173,16 @@ def test_masks_that_come_later_take_weights_out_of_their_clusters(digits: Task) 
     assert symbols.flatten()[0] == 0 and masks_of(learner.model)
     assert_shared(learner.model)
     assert learner.model.get_parameter("3.weight")[symbols == first].any()
+
+
+def test_members_that_rounding_has_parted_are_brought_together() -> None:
+    learner = Learner.of(State(clustered()), Training(epochs=1))
+    clusters = Clustering(learner, Alone(torch.device("cpu")))
+    with torch.no_grad():
+        for name, symbols in sharing_of(learner.model).symbols.items():
+            named_tensors(learner.model)[name].add_(1e-6 * torch.randn(symbols.shape))
+    clusters.weights()
+    assert_shared(learner.model)
 
 
 def test_copies_carry_the_sharing_and_files_bring_the_values(tmp_path: Path) -> None:
