@@ -10,7 +10,7 @@ STAMP  := .venv/.ready-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 MARKERS := $(if $(filter true,$(CI)),not nightly,not nightly and not slow)
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-loop bench-precision bench-recovery bench-loading bench-distillation bench-latency bench-int8 bench-cifar bench-criteria bench-methods bench-coding bench-hostile bench-deep-compression clean
+.PHONY: help setup demo test test-nightly lint lint-format lint-style lint-floors lint-types format bench bench-patterns bench-coverage bench-engine bench-demo bench-loop bench-precision bench-recovery bench-loading bench-distillation bench-latency bench-int8 bench-cifar bench-criteria bench-methods bench-coding bench-hostile bench-deep-compression bench-binary clean
 
 help:
 	@echo "make demo            train, prune, prove and report on real handwritten digits"
@@ -19,7 +19,7 @@ help:
 	@echo "make lint            formatter, linter, types, floors"
 	@echo "make format          let the formatter and the linter mend what they can"
 	@echo "make bench           every benchmark, one after another (hours); each is bench-NAME:"
-	@echo "                     patterns engine loading loop recovery distillation latency int8 demo criteria coverage cifar methods coding hostile"
+	@echo "                     patterns engine loading loop recovery distillation latency int8 demo criteria coverage cifar methods coding hostile binary"
 	@echo "make clean           remove .venv and caches"
 
 setup: $(STAMP)
@@ -61,7 +61,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: bench-patterns bench-engine bench-loading bench-loop bench-precision bench-recovery bench-distillation bench-latency bench-int8 bench-demo \
-	bench-criteria bench-coding bench-hostile bench-coverage bench-cifar bench-methods bench-deep-compression
+	bench-criteria bench-coding bench-hostile bench-coverage bench-cifar bench-methods bench-deep-compression bench-binary
 
 bench-patterns: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.patterns
@@ -111,6 +111,10 @@ bench-hostile: setup
 
 bench-deep-compression: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.deep_compression
+
+# MNIST=FOLDER trains too.
+bench-binary: setup
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.binary $(if $(MNIST),--mnist $(MNIST))
 
 bench-demo: setup
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.demo

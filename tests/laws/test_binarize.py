@@ -18,6 +18,7 @@ from espalier.methods.real_weights import Quantizing
 from espalier.recipes import Binarize, Measure, Recipe, RecipeError, Train, Training, checked, parse, to_toml
 from espalier.report import render
 from espalier.tasks import Task, load_task, squared_hinge
+from espalier.transforms.packed_layers import Popcount
 from espalier.transforms.packed_weights import few_values
 
 from .stopped_runs import Killed, Writes, assert_same, record
@@ -75,7 +76,9 @@ def test_a_run_leaves_few_values_and_says_so(method: str, digits: Task, tmp_path
     back = es.load(tmp_path / "run" / "model.safetensors", network(method)).eval()
     x = digits.example(4)
     with torch.no_grad():
-        assert torch.equal(back(x), model(x)) and torch.equal(es.packed(back)(x), model(x))
+        small = es.packed(back)
+        assert torch.equal(back(x), model(x)) and torch.equal(small(x), model(x))
+    assert len([one for one in small.modules() if isinstance(one, Popcount)]) == len(signs)
 
 
 def test_the_file_takes_a_bit_a_weight(digits: Task, tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def test_real_weights_move_and_stay_between_minus_one_and_one(name: str, digits:
     for real in held[0]:
         assert len(real.value.unique()) > 20  # they are no signs
         assert name == "ternary" or float(real.value.abs().max()) <= 1.0
+        assert torch.equal(real.shown, method.quantized(held[0], real))  # evaluation has not drawn others
     moved = {real.layer for real in held[0]}
     assert moved == set(layers(name))
 

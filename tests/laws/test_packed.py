@@ -17,7 +17,7 @@ from espalier.graph.grids import Sign, grids_of, quantize_inputs_
 from espalier.methods.binary_weights import exact, sign
 from espalier.transforms import packed, popcount
 from espalier.transforms.packed_layers import PopcountConv2d, PopcountLinear, UnpackedForCall
-from espalier.transforms.packed_weights import few_values, looked_up, pack, unpack
+from espalier.transforms.packed_weights import few_values, looked_up, pack, unpack, unpacked
 
 
 def same(model: nn.Module, *shape: int, seed: int = 0) -> nn.Module:
@@ -213,6 +213,7 @@ def test_few_values_are_found_and_packed(filters: int, count: int, values: int, 
     assert made is not None and made.bits == (1 if max(len(row.unique()) for row in weight) <= 2 else 2)
     symbols = unpack(pack(made.symbols, made.bits), made.bits, count)
     assert torch.equal(looked_up(symbols, made.values), weight)
+    assert torch.equal(unpacked(pack(made.symbols, made.bits), made.values, count), weight)
     assert few_values(torch.randn(3, 9, generator=generator)) is None
 
 

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from ..graph.input_hooks import InputHook, Sign, set_aside_
-from .packed_weights import FewValues, looked_up, pack, unpack
+from .packed_weights import FewValues, pack, unpacked
 from .popcount import Bits, differing, in_words
 
 
@@ -45,7 +45,7 @@ class UnpackedForCall(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Do what the layer does."""
-        weight = looked_up(unpack(self.rows, self.bits, self.count), self.values).view(self.shape)
+        weight = unpacked(self.rows, self.values, self.count).reshape(self.shape)
         (x,), _ = self.hook.before(self.layer, (x,), {}) if self.hook is not None else ((x,), {})
         output = functional_call(self.layer, {"weight": weight}, (x,))
         return _after(self.hook, self.layer, output)
@@ -121,7 +121,7 @@ class PopcountConv2d(Popcount):
     def forward(self, x: Tensor) -> Tensor:
         """Map images (batch, channels, height, width)."""
         signs = _signs(self.hook, self.layer, x)
-        rows, (high, wide) = self.patches(np.packbits((signs >= 0).permute(0, 2, 3, 1).numpy(), axis=3))
+        rows, (high, wide) = self.patches(np.packbits((signs >= 0).permute(0, 2, 3, 1).contiguous().numpy(), axis=3))
         terms = self.layer.in_channels * math.prod(self.layer.kernel_size)
         dots = self.dots(rows, terms).view(len(x), high, wide, -1).permute(0, 3, 1, 2).contiguous()
         output = self.finished(x, dots + self.border(x.shape[2], x.shape[3]))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 _SIGNIFICAND = 24  # bits of a float32's
 _MOST = 4  # values that two bits can say
+_SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1  # of every byte
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,20 @@ def unpack(rows: Tensor, bits: int, count: int) -> Tensor:
     planes = np.split(rows.numpy(), bits, axis=1)
     found = [np.unpackbits(plane, axis=1, count=count) << bit for bit, plane in enumerate(planes)]
     return torch.from_numpy(found[0] if bits == 1 else found[0] | found[1])
+
+
+def unpacked(rows: Tensor, values: Tensor, count: int) -> Tensor:
+    """Return the weights (filters, count) of packed symbols.
+
+    Args:
+        rows: (filters, bytes), of ``pack``.
+        values: (filters, 2) or (filters, 4); one row where all filters have the same.
+        count: of weights a filter.
+    """
+    if values.shape[1] == 2 and torch.equal(values[:, 0], -values[:, 1]):  # the common case, eight weights at a time
+        signs = np.take(_SIGNS, rows.numpy(), axis=0).reshape(len(rows), -1)[:, :count]
+        return torch.from_numpy(signs).mul_(values[:, 1:])
+    return looked_up(unpack(rows, 1 if values.shape[1] == 2 else 2, count), values)
 
 
 def looked_up(symbols: Tensor, values: Tensor) -> Tensor:

@@ -58,9 +58,8 @@ class XnorNet(Quantizing):
         return factors(real.value) * sign(real.value)
 
     def gradient(self, state: Held, real: Real, lr: float) -> Tensor:
-        """Return dL/dW, through the sign and through a."""
-        inside = (real.value.abs() <= 1).to(real.value.dtype)
-        return real.gradient * (1 / real.value[0].numel() + factors(real.value) * inside)
+        """Return dL/dW, through the sign and through a; clipped weights are all where the sign lets it through."""
+        return real.gradient * (1 / real.value[0].numel() + factors(real.value))
 
     def moved(self, state: Held, real: Real, after: Tensor) -> Tensor:
         """Return W after a step, clipped."""
