@@ -4,8 +4,8 @@
 
 Speed: processor time of one thread, the same inputs, both networks in turns; the ratio's median and range over rounds.
 ``--mnist`` trains BinaryConnect's and BinaryNet's perceptrons of 1,024 units on the images as they are, neither shifted
-nor otherwise changed, as the papers do; the test split is read once, after the last epoch. That takes about ten seconds
-an epoch and network on a free core with bfloat16.
+nor otherwise changed, as the papers do; the test split is read once, after the last epoch. That takes about
+fifteen seconds an epoch and network on one core with bfloat16.
 """
 
 from __future__ import annotations
