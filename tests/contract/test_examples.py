@@ -9,7 +9,7 @@ import torch
 
 import espalier as es
 from espalier import studies
-from espalier.recipes import Binarize, Measure, Prune, Quantize, Recipe, Sparsify, Training, read
+from espalier.recipes import Binarize, Cluster, Measure, Prune, Quantize, Recipe, Sparsify, Training, read
 from espalier.recipes.steps import AnyStep
 from espalier.studies.run import jobs_of, run
 from espalier.tasks import Task, load_task
@@ -35,7 +35,10 @@ def short(step: AnyStep) -> AnyStep:
         return step.model_copy(update={**changes, **budget, "recover_batches": 2})
     if isinstance(step, Sparsify):
         finetune = step.finetune and step.finetune.model_copy(update={"epochs": 1})
-        return step.model_copy(update={"finetune": finetune, "rounds": min(step.rounds, 2), "every_steps": 1})
+        whole = {} if step.sparsity is not None else {"sparsity": 0.8, "layers": {}}  # layers of its own network
+        return step.model_copy(update={"finetune": finetune, "rounds": min(step.rounds, 2), "every_steps": 1, **whole})
+    if isinstance(step, Cluster):
+        return step.model_copy(update={"finetune": step.finetune and step.finetune.model_copy(update={"epochs": 1})})
     if isinstance(step, Binarize):
         return step.model_copy(update={"finetune": step.finetune.model_copy(update={"epochs": 1}), "keep": ()})
     if isinstance(step, Quantize):
