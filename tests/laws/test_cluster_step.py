@@ -150,7 +150,7 @@ def test_a_killed_run_goes_on_bit_by_bit(
 
 def test_a_rate_makes_symbols_cheaper(digits: Task) -> None:
     """The same training with and without the rate: with it, the file is smaller."""
-    training = Training(epochs=4, lr=0.02)
+    training = Training(epochs=4, lr=0.02, channels_last=True)
     sizes = {}
     for rate in (0.0, 20.0):
         method = SoftToHard(target=Clusters(bits=3), rate=rate)

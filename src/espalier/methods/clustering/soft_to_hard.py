@@ -157,7 +157,8 @@ class SoftToHard:
         if state.settled:
             return
         for name, weight in state.weights.items():
-            flat, grad = weight.detach().flatten(), None if weight.grad is None else weight.grad.flatten()
+            flat = weight.detach().clone().flatten()  # a view of what is written to below would overlap with it
+            grad = None if weight.grad is None else weight.grad.clone().flatten()
             for part in state.parts[name]:
                 flat[part.places] = part.real.detach()
                 if grad is not None and part.real.grad is not None:
