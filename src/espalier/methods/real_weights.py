@@ -10,6 +10,7 @@ of a gradient and of a step.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -65,7 +66,7 @@ class Held:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantizing:
+class Quantizing(ABC):
     """What methods that hold real weights do alike.
 
     Attributes:
@@ -83,9 +84,9 @@ class Quantizing:
     only: tuple[str, ...] | None = None
     ends: bool = True
 
+    @abstractmethod
     def quantized(self, state: Any, real: Real) -> Tensor:
         """Return Q(w)."""
-        raise NotImplementedError
 
     def gradient(self, state: Any, real: Real, lr: float) -> Tensor:
         """Return dL/dw from ``real.gradient``: straight through, unless the paper says otherwise."""
