@@ -134,7 +134,7 @@ class Quantizing(ABC):
         """
         raise MethodError("the network was cut while real weights are held for it: cut it before")
 
-    def stop(self, state: Any) -> None:
+    def stop(self, state: Any) -> None:  # noqa: B027  nothing is left open, and no method needs more
         """Leave Q(w) in the network; the real weights go with the state."""
 
     def stored(self, state: Held) -> Stored:
