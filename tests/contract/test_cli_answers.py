@@ -135,3 +135,19 @@ def test_a_log_gets_few_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pyt
     with caplog.at_level(logging.INFO, logger="espalier"), progress.bar("cutting"):
         pass
     assert caplog.messages == []
+
+
+@pytest.mark.slow
+def test_export_and_bench_in_int8(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["export", str(folder), "--to", "onnx", "--int8", "--samples", "32", "--least-sqnr-db"]
+    assert run(*line, "5", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["int8"] and data["bytes"] == (folder / "model-int8.onnx").stat().st_size and data["sqnr_db"] > 5
+    assert run(*line, "90", "--out", str(folder / "near.onnx")) == 2
+    assert "loses most" in capsys.readouterr().err and not (folder / "near.onnx").exists()
+    names = ("onnxruntime", "onnxruntime-int8")
+    assert run("bench", str(folder), "--backends", *names, "--rounds", "3", "--threads", "1", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    plain, int8 = data["backends"]
+    assert plain["speedup_before"] == [1.0, 1.0, 1.0] and int8["speedup_after"][1] > 0
+    assert any(name.startswith("QLinear") for name in int8["kernels"]) and isinstance(data["instructions"], list)
