@@ -64,8 +64,8 @@ def test_rounds_go_on_while_the_timings_vary_too_much(
     noise: float, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = random.Random(0)
-    monkeypatch.setattr(latency, "_repeats", lambda call: 1)
-    monkeypatch.setattr(latency, "_timed", lambda call, repeats: call() * (1 + noise * draw.uniform(-1, 1)))
+    monkeypatch.setattr(latency, "repeats_of", lambda call: 1)
+    monkeypatch.setattr(latency, "timed", lambda call, repeats: call() * (1 + noise * draw.uniform(-1, 1)))
     found = latency.race_runs(lambda: 2.0, lambda: 1.0, 10, within=0.01, most=4)
     assert found.rounds == rounds and 0.3 < found.ratio[1] < 0.7
 

@@ -21,7 +21,13 @@ from ..folders.checkpoints import Handle
 from ..steps import Encode, Step
 from ..work import Work
 
-_STAGES = {"prune": "pruned", "sparsify": "sparsified", "cluster": "clustered", "binarize": "binarised"}
+_STAGES = {
+    "prune": "pruned",
+    "sparsify": "sparsified",
+    "cluster": "clustered",
+    "quantize": "quantized",
+    "binarize": "binarised",
+}
 _FLOAT_BYTES = 4  # of a parameter of the dense network, which papers count from
 _MOST_VALUES = 1 << 12  # of a codebook
 _SHARED = 0.75  # distinct values to a weight, above which they are not shared
