@@ -43,8 +43,10 @@ def short(step: AnyStep) -> AnyStep:
         return step.model_copy(update={"finetune": step.finetune.model_copy(update={"epochs": 1}), "keep": ()})
     if isinstance(step, Quantize):
         finetune = step.finetune and step.finetune.model_copy(update={"epochs": 1})
-        changes = {"finetune": finetune, "batches": 1, "min_sqnr_db": -50.0}
-        return step.model_copy(update={**changes, "size_ratio": step.size_ratio and 0.4})
+        noise = {"min_sqnr_db": -50.0} if step.method == "post_training" else {}
+        return step.model_copy(
+            update={"finetune": finetune, "batches": 1, **noise, "size_ratio": step.size_ratio and 0.4}
+        )
     if isinstance(step, Measure):
         return Measure(latency=False)
     return step.model_copy(update={"epochs": 1}) if isinstance(step, Training) else step

@@ -19,6 +19,7 @@ from torch.nn.parallel import DataParallel
 import espalier as es
 from espalier.core import EspalierError, ProofError
 from espalier.graph import ranks
+from espalier.graph.proof.prove import Proof
 
 WORLD = 2
 PATIENCE_SECONDS = 120
@@ -79,7 +80,9 @@ def one_proof_fails(rank: int) -> Any:
     model = network()
     graph = es.trace(model, torch.zeros(2, 4))
     trouble = ProofError("it differs") if rank == 1 else None
-    with patch.object(sys.modules["espalier.graph.cut"], "prove_surgery", side_effect=trouble, return_value="float64"):
+    with patch.object(
+        sys.modules["espalier.graph.cut"], "proof_of", side_effect=trouble, return_value=Proof("float64")
+    ):
         try:
             return es.cut_(model, graph, plan(0, 1))
         finally:

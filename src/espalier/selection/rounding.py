@@ -22,7 +22,7 @@ def round_vectors_(model: nn.Module, bits: int) -> nn.Module:
 
     >>> layer = nn.Linear(1, 16)
     >>> _ = nn.init.constant_(layer.bias, 1.3)
-    >>> float(round_vectors_(layer, 2).bias[0])
+    >>> float(round_vectors_(layer, 2).bias.detach()[0])
     1.25
 
     Args:
